@@ -1,0 +1,1 @@
+"""Read, change and explain every activation of a transformer language model."""
