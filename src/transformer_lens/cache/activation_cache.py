@@ -1,0 +1,185 @@
+"""ActivationCache: the activations of one run by name, with or without the model that made them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from os import PathLike
+from typing import Any, Self
+
+import torch
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transformer_lens.errors import UnknownNameError, nearest
+from transformer_lens.hooks import Slice, SliceInput, get_act_name
+from transformer_lens.hooks.names import NameDict, bridge_aliases, describe
+
+GRADIENT = "_grad"
+
+
+class ActivationCache(Mapping[Any, Tensor]):
+    """Activations by name. A tensor is stored once, and answers to every spelling of its name.
+
+    Keys: a full name in either spelling, or short ones: `cache["pattern", 3]`, `cache["resid_post", -1]`,
+    `cache["k6"]`, `cache["scale", 4, "ln1"]`, `cache["embed"]`. Negative layers count from the last.
+
+    Args:
+        cache_dict: activations by full name.
+        model: the model that made them, for questions that need its weights; None if there is none.
+        has_batch_dim: whether the activations have a batch axis.
+
+    Example:
+        >>> import torch
+        >>> cache = ActivationCache({"blocks.0.attn.hook_q": torch.ones(1, 5, 2, 4)}, model=None)
+        >>> cache["q", 0].shape, cache["blocks.0.attn.q.hook_out"].shape
+        (torch.Size([1, 5, 2, 4]), torch.Size([1, 5, 2, 4]))
+    """
+
+    def __init__(self, cache_dict: Mapping[str, Tensor], model: Any, has_batch_dim: bool = True):
+        aliases = cache_dict.aliases if isinstance(cache_dict, NameDict) else bridge_aliases(cache_dict)
+        self.cache_dict: NameDict[Tensor] = NameDict(cache_dict, aliases)
+        self.model = model
+        self.has_batch_dim = has_batch_dim
+        self.has_embed = "hook_embed" in self.cache_dict
+        self.has_pos_embed = "hook_pos_embed" in self.cache_dict
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers the model has (without a model: as far as the names tell)."""
+        if self.model is not None:
+            return int(self.model.cfg.n_layers)
+        return 1 + max((int(n.split(".")[1]) for n in self.cache_dict if n.startswith("blocks.")), default=-1)
+
+    def full_name(self, key: str | tuple[Any, ...]) -> str:
+        """The name under which the activation of a key is stored.
+
+        Raises:
+            UnknownNameError: it is not here; says the name it was looked up by, and the nearest that are.
+        """
+        name, *place = (key,) if isinstance(key, str) else key
+        if place and isinstance(place[0], int) and place[0] < 0:
+            place[0] += self.n_layers
+        suffix = GRADIENT if name.endswith(GRADIENT) else ""
+        name = name.removesuffix(GRADIENT)
+        candidates = ([] if place else [name]) + [get_act_name(name, *place)]
+        for candidate in candidates:
+            stored = self.cache_dict.aliases.get(candidate, candidate) + suffix
+            if stored in self.cache_dict:
+                return stored
+        wanted = candidates[-1] + suffix
+        near = nearest(wanted, [*self.cache_dict, *self.cache_dict.aliases])
+        raise UnknownNameError(f"The cache holds no {wanted!r} (asked for as {key!r}).{near}")
+
+    def __getitem__(self, key: str | tuple[Any, ...]) -> Tensor:
+        return self.cache_dict[self.full_name(key)]
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str | tuple):
+            return False
+        try:
+            self.full_name(key)
+        except UnknownNameError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cache_dict)
+
+    def __len__(self) -> int:
+        return len(self.cache_dict)
+
+    def __repr__(self) -> str:
+        return f"ActivationCache with keys {list(self.cache_dict)}"
+
+    def keys(self) -> KeysView[str]:
+        """The names under which activations are stored."""
+        return self.cache_dict.keys()
+
+    def values(self) -> ValuesView[Tensor]:
+        """The activations."""
+        return self.cache_dict.values()
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """Names and activations."""
+        return self.cache_dict.items()
+
+    def to(self, device: str | torch.device, move_model: bool = False) -> Self:
+        """This cache, its activations moved to `device`."""
+        if move_model:
+            warnings.warn("move_model is deprecated: move the model with model.to(device).", stacklevel=2)
+            self.model.to(device)
+        for name, value in self.cache_dict.items():
+            self.cache_dict[name] = value.to(device)
+        return self
+
+    def toggle_autodiff(self, mode: bool = False) -> None:
+        """Switch autograd on or off globally (torch.set_grad_enabled), as interpretability seldom needs gradients."""
+        torch.set_grad_enabled(mode)
+
+    def remove_batch_dim(self, batch_size: int | None = None) -> Self:
+        """This cache without its batch axis of one.
+
+        Args:
+            batch_size: what the batch must be; only 1 can be removed.
+
+        Raises:
+            ValueError: an activation has more than one batch row.
+        """
+        if not self.has_batch_dim:
+            warnings.warn("The batch axis was removed before; nothing to do.", stacklevel=2)
+            return self
+        batched = {name: value for name, value in self.cache_dict.items() if _has_batch(name)}
+        for name, value in batched.items():
+            if value.shape[0] != 1 or batch_size not in (None, 1):
+                raise ValueError(f"Only a batch of 1 can be removed; {name} has shape {tuple(value.shape)}.")
+        self.cache_dict.update({name: value[0] for name, value in batched.items()})
+        self.has_batch_dim = False
+        return self
+
+    def apply_slice_to_batch_dim(self, batch_slice: Slice | SliceInput) -> ActivationCache:
+        """A new cache of the selected batch rows (an int keeps no batch axis).
+
+        Raises:
+            ValueError: there is no batch axis.
+        """
+        if not self.has_batch_dim:
+            raise ValueError("There is no batch axis to select from: it was removed.")
+        rows = batch_slice if isinstance(batch_slice, Slice) else Slice(batch_slice)
+        sliced = {n: rows.apply(v, dim=0) if _has_batch(n) else v for n, v in self.cache_dict.items()}
+        return ActivationCache(NameDict(sliced, self.cache_dict.aliases), self.model, rows.mode != "int")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the activations to a safetensors file, names and shapes kept."""
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.cache_dict.items()}
+        save_file(tensors, str(path), metadata={"format": "pt", "has_batch_dim": str(self.has_batch_dim)})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: Any = None, device: str = "cpu") -> ActivationCache:
+        """The cache that was written to `path`.
+
+        Args:
+            path: a file written by `save`.
+            model: the model that made it, for questions that need its weights.
+            device: where the activations go.
+
+        Example:
+            >>> import tempfile, torch
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     ActivationCache({"hook_embed": torch.ones(1, 2, 4)}, None).save(f"{folder}/cache.safetensors")
+            ...     ActivationCache.load(f"{folder}/cache.safetensors")["embed"].shape
+            torch.Size([1, 2, 4])
+        """
+        with safe_open(str(path), framework="pt", device=device) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            has_batch_dim = (file.metadata() or {}).get("has_batch_dim", "True") == "True"
+        return cls(tensors, model, has_batch_dim)
+
+
+def _has_batch(name: str) -> bool:
+    info = describe(name.removesuffix(GRADIENT))
+    return info is None or info.axes.startswith("batch ")
+
+

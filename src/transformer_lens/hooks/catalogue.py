@@ -1,0 +1,103 @@
+"""The table of hook points: name, the bridge's name for the same place, axes, meaning, and what switches it on.
+
+`{l}` is a layer, `{e}` an expert. Documentation, short names, both spellings and the position axis all come from here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HookInfo:
+    """One kind of hook point.
+
+    Attributes:
+        name: the HookedTransformer name.
+        axes: the axes of its activation, by their usual names, separated by spaces.
+        meaning: what the activation is.
+        bridge: the TransformerBridge name of the same place.
+        flag: the configuration flag that decides whether *caching everything* stores it. Naming it always works.
+        when: a name ending that must exist in the same block for `bridge` to apply (families differ).
+        unless: a name ending that must not exist in the same block for `bridge` to apply.
+    """
+
+    name: str
+    axes: str
+    meaning: str
+    bridge: str | None = None
+    flag: str | None = None
+    when: str | None = None
+    unless: str | None = None
+
+
+_D = "batch pos d_model"
+_HEADS = "batch pos head d_head"
+_KV = "batch pos kv_head d_head"
+_SCORES = "batch head query key"
+_MLP = "batch pos d_mlp"
+
+
+def _norm(name: str, what: str, axes: str = _D) -> tuple[HookInfo, HookInfo]:
+    ones = " ".join([*axes.split()[:-1], "1"])
+    return (
+        HookInfo(f"{name}.hook_scale", ones, f"what {what} divides by"),
+        HookInfo(f"{name}.hook_normalized", axes, f"{what} after division, before weight and bias"),
+    )
+
+
+CATALOGUE: tuple[HookInfo, ...] = (
+    HookInfo("hook_tokens", "batch pos", "token ids", "embed.hook_in", "use_hook_tokens"),
+    HookInfo("hook_embed", _D, "token embeddings", "embed.hook_out"),
+    *_norm("embed.ln", "the norm after the embedding"),
+    HookInfo("hook_pos_embed", _D, "position embeddings", "pos_embed.hook_out"),
+    HookInfo("blocks.{l}.hook_resid_pre", _D, "residual stream entering the block", "blocks.{l}.hook_in"),
+    HookInfo("blocks.{l}.hook_attn_in", "batch pos head d_model", "attention input of each head, before ln1",
+             "blocks.{l}.attn.hook_attn_in", "use_attn_in"),
+    *(HookInfo(f"blocks.{{l}}.hook_{x}_input", f"batch pos {head} d_model", f"{what} input of each head, before ln1",
+               f"blocks.{{l}}.attn.hook_{x}_input", "use_split_qkv_input")
+      for x, what, head in (("q", "query", "head"), ("k", "key", "kv_head"), ("v", "value", "kv_head"))),
+    *_norm("blocks.{l}.ln1", "ln1"),
+    HookInfo("blocks.{l}.attn.hook_q", _HEADS, "queries", "blocks.{l}.attn.q.hook_out"),
+    HookInfo("blocks.{l}.attn.hook_k", _KV, "keys", "blocks.{l}.attn.k.hook_out"),
+    HookInfo("blocks.{l}.attn.hook_v", _KV, "values", "blocks.{l}.attn.v.hook_out"),
+    *_norm("blocks.{l}.attn.q_norm", "the query norm", "batch_pos_head d_head"),
+    *_norm("blocks.{l}.attn.k_norm", "the key norm", "batch_pos_head d_head"),
+    HookInfo("blocks.{l}.attn.hook_rot_q", _HEADS, "queries after rotation"),
+    HookInfo("blocks.{l}.attn.hook_rot_k", _KV, "keys after rotation"),
+    HookInfo("blocks.{l}.attn.hook_attn_scores", _SCORES, "attention scores, masked, before the softmax"),
+    HookInfo("blocks.{l}.attn.hook_pattern", _SCORES, "attention probabilities"),
+    HookInfo("blocks.{l}.attn.hook_z", _HEADS, "values averaged by the pattern", "blocks.{l}.attn.o.hook_in"),
+    HookInfo("blocks.{l}.attn.hook_result", "batch pos head d_model", "output of each head, without b_O",
+             "blocks.{l}.attn.hook_result", "use_attn_result"),
+    *_norm("blocks.{l}.ln1_post", "the norm after attention"),
+    HookInfo("blocks.{l}.hook_attn_out", _D, "attention output, as added to the stream",
+             "blocks.{l}.attn.hook_out", unless="ln1_post.hook_scale"),
+    HookInfo("blocks.{l}.hook_attn_out", _D, "attention output after its norm, as added to the stream",
+             "blocks.{l}.ln1_post.hook_out", when="ln1_post.hook_scale"),
+    HookInfo("blocks.{l}.hook_resid_mid", _D, "residual stream after attention (both the MLP and the skip see an edit)",
+             "blocks.{l}.ln2.hook_in"),
+    HookInfo("blocks.{l}.hook_mlp_in", _D, "the MLP branch before ln2 (the skip does not see an edit)",
+             "blocks.{l}.hook_mlp_in", "use_hook_mlp_in"),
+    *_norm("blocks.{l}.ln2", "ln2"),
+    HookInfo("blocks.{l}.mlp.hook_pre", _MLP, "MLP before the activation function",
+             "blocks.{l}.mlp.in.hook_out", unless="mlp.hook_pre_linear"),
+    HookInfo("blocks.{l}.mlp.hook_pre", _MLP, "the gate of the MLP before the activation function",
+             "blocks.{l}.mlp.gate.hook_out", when="mlp.hook_pre_linear"),
+    HookInfo("blocks.{l}.mlp.hook_pre_linear", _MLP, "what the gate multiplies", "blocks.{l}.mlp.in.hook_out"),
+    HookInfo("blocks.{l}.mlp.hook_mid", _MLP, "MLP after the activation function, before the norm in the MLP"),
+    *_norm("blocks.{l}.mlp.ln", "the norm in the MLP", _MLP),
+    HookInfo("blocks.{l}.mlp.hook_post", _MLP, "MLP neurons, as multiplied by W_out", "blocks.{l}.mlp.out.hook_in"),
+    HookInfo("blocks.{l}.mlp.hook_expert_weights", "batch_pos expert", "probability of each expert",
+             "blocks.{l}.mlp.gate.hook_out"),
+    HookInfo("blocks.{l}.mlp.hook_expert_indices", "batch_pos chosen", "the experts chosen"),
+    *(HookInfo(f"blocks.{{l}}.mlp.experts.{{e}}.hook_{x}", "routed d_mlp", f"the expert's {what}, of its tokens")
+      for x, what in (("gate", "gate before the activation function"), ("pre", "linear branch"), ("post", "neurons"))),
+    *_norm("blocks.{l}.ln2_post", "the norm after the MLP"),
+    HookInfo("blocks.{l}.hook_mlp_out", _D, "MLP output, as added to the stream",
+             "blocks.{l}.mlp.hook_out", unless="ln2_post.hook_scale"),
+    HookInfo("blocks.{l}.hook_mlp_out", _D, "MLP output after its norm, as added to the stream",
+             "blocks.{l}.ln2_post.hook_out", when="ln2_post.hook_scale"),
+    HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out"),
+    *_norm("ln_final", "the final norm"),
+    HookInfo("unembed.hook_in", _D, "what is unembedded"),
+    HookInfo("unembed.hook_out", "batch pos d_vocab", "logits", "hook_unembed"),
+)  # fmt: skip

@@ -1,0 +1,210 @@
+"""HookPoint: a named place in a forward pass where functions may read the activation or replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor, nn
+
+Direction = Literal["fwd", "bwd", "both"]
+HookFunction = Callable[..., Any]
+F = TypeVar("F", bound=HookFunction)
+
+
+def reads_only(hook: F) -> F:
+    """`hook`, marked as never editing its activation in place, so that it is handed the tensor itself, not a copy.
+
+    Example:
+        >>> @reads_only
+        ... def norm(activation, hook):
+        ...     hook.ctx["norm"] = activation.norm()
+    """
+    hook.reads_only = True  # type: ignore[attr-defined]
+    return hook
+
+
+@dataclass
+class LensHandle:
+    """One function at one HookPoint: the function, how to remove it, and when it goes by itself."""
+
+    user_hook: HookFunction
+    hook: Removal
+    is_permanent: bool = False
+    context_level: int | None = None
+
+
+@dataclass
+class Removal:
+    """What removes one function from its HookPoint (the counterpart of torch's RemovableHandle)."""
+
+    point: HookPoint
+    dir: Literal["fwd", "bwd"]
+
+    def remove(self) -> None:
+        """Remove the function; doing it twice is harmless."""
+        kept = [handle for handle in self.point.handles(self.dir) if handle.hook is not self]
+        self.point.keep(self.dir, kept)
+
+
+class HookPoint(nn.Module):
+    """The identity, until a hook is added.
+
+    A hook is called as `hook(activation, hook=hook_point)`. What it returns replaces the activation; None keeps it.
+    A forward hook is given a copy of its own, so that editing in place changes what flows on from here and nothing
+    else: neither what was cached before, nor a parallel path. (`reads_only` hooks are given the tensor itself.)
+    A backward hook is given the bare gradient of what flows on.
+
+    Attributes:
+        name: full name inside its model, set by `HookedRootModule.setup()`.
+        ctx: a dict for hooks to keep things in; it stays until cleared.
+
+    Example:
+        >>> import torch
+        >>> point = HookPoint()
+        >>> handle = point.add_hook(lambda activation, hook: activation * 2)
+        >>> point(torch.ones(2))
+        tensor([2., 2.])
+        >>> point.remove_hooks()
+        >>> point(torch.ones(2))
+        tensor([1., 1.])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fwd_hooks: list[LensHandle] = []
+        self.bwd_hooks: list[LensHandle] = []
+        self.ctx: dict[Any, Any] = {}
+        self.name: str | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation after all forward hooks, in the order they were added."""
+        if not self.fwd_hooks and not self.bwd_hooks:
+            return x
+        for handle in tuple(self.fwd_hooks):
+            reads = getattr(handle.user_hook, "reads_only", False)
+            given = x if reads or not isinstance(x, Tensor) else x.clone()
+            result = handle.user_hook(given, hook=self)
+            x = given if result is None else result
+        if self.bwd_hooks and isinstance(x, Tensor) and x.requires_grad:
+            x = x.view_as(x)  # a graph node of its own: only the gradient of what flows on from here
+            x.register_hook(self._run_backward_hooks)
+        return x
+
+    def _run_backward_hooks(self, gradient: Tensor) -> Tensor:
+        for handle in tuple(self.bwd_hooks):
+            reads = getattr(handle.user_hook, "reads_only", False)
+            given = gradient if reads else gradient.clone()
+            result = handle.user_hook(given, hook=self)
+            if isinstance(result, tuple):  # torch's own convention for backward hooks
+                (result,) = result
+            gradient = given if result is None else result
+        return gradient
+
+    def add_hook(
+        self,
+        hook: HookFunction,
+        dir: Literal["fwd", "bwd"] = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> LensHandle:
+        """The handle of the newly added hook.
+
+        Args:
+            hook: called as `hook(activation, hook=self)`, or with the gradient for dir="bwd".
+            dir: "fwd" or "bwd".
+            is_permanent: survives `remove_hooks` unless that is told otherwise.
+            level: the context level it belongs to (see `HookedRootModule.hooks`).
+            prepend: run it before the hooks that are there already.
+
+        Raises:
+            ValueError: `dir` is neither "fwd" nor "bwd".
+        """
+        if dir not in ("fwd", "bwd"):
+            raise ValueError(f'A hook is added in direction "fwd" or "bwd"; got {dir!r}.')
+        handle = LensHandle(hook, Removal(self, dir), is_permanent, level)
+        handles = self.handles(dir)
+        self.keep(dir, [handle, *handles] if prepend else [*handles, handle])
+        return handle
+
+    def add_perma_hook(self, hook: HookFunction, dir: Literal["fwd", "bwd"] = "fwd") -> LensHandle:
+        """The handle of a hook that stays until permanent hooks are removed too."""
+        return self.add_hook(hook, dir=dir, is_permanent=True)
+
+    def handles(self, dir: Literal["fwd", "bwd"]) -> list[LensHandle]:
+        """The hooks of one direction, in the order they run."""
+        return self.fwd_hooks if dir == "fwd" else self.bwd_hooks
+
+    def keep(self, dir: Literal["fwd", "bwd"], handles: list[LensHandle]) -> None:
+        """Make `handles` the hooks of one direction; every change to the hooks goes through here."""
+        if dir == "fwd":
+            self.fwd_hooks = handles
+        else:
+            self.bwd_hooks = handles
+
+    def has_hooks(
+        self,
+        dir: Direction = "both",
+        including_permanent: bool = True,
+        level: int | None = None,
+    ) -> bool:
+        """Whether any hook is here, of this direction and (where given) of this context level."""
+        handles = [h for d in _directions(dir) for h in self.handles(d)]
+        return any(
+            (including_permanent or not h.is_permanent) and (level is None or h.context_level == level) for h in handles
+        )
+
+    def remove_hooks(
+        self,
+        dir: Direction = "fwd",
+        including_permanent: bool = False,
+        level: int | None = None,
+    ) -> None:
+        """Remove the hooks of one direction; permanent ones and those of other levels stay unless named.
+
+        Raises:
+            ValueError: `dir` is not "fwd", "bwd" or "both".
+        """
+        for direction in _directions(dir):
+            kept = [
+                handle
+                for handle in self.handles(direction)
+                if (handle.is_permanent and not including_permanent)
+                or (level is not None and handle.context_level != level)
+            ]
+            self.keep(direction, kept)
+
+    def clear_context(self) -> None:
+        """Empty `ctx`."""
+        self.ctx = {}
+
+    def layer(self) -> int:
+        """The layer this point is in, read off its name.
+
+        Raises:
+            ValueError: its name holds no layer.
+        """
+        for part in (self.name or "").split("."):
+            if part.isdigit():
+                return int(part)
+        raise ValueError(f"The hook point {self.name!r} belongs to no layer.")
+
+
+def is_live(module: nn.Module) -> bool:
+    """Whether what stands at a hook point's place must see its activation.
+
+    True for a HookPoint somebody hooked, and for any other module a client put there (an SAE, say).
+    """
+    if not isinstance(module, HookPoint):
+        return True
+    return bool(module.fwd_hooks or module.bwd_hooks or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:
+    if dir == "both":
+        return ("fwd", "bwd")
+    if dir in ("fwd", "bwd"):
+        return (dir,)
+    raise ValueError(f'A direction is "fwd", "bwd" or "both"; got {dir!r}.')

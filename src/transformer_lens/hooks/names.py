@@ -1,0 +1,146 @@
+"""Names of hook points: short names, both spellings, layers, position axes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from transformer_lens.errors import UnknownNameError, nearest
+from transformer_lens.hooks.catalogue import CATALOGUE, HookInfo
+
+T = TypeVar("T")
+
+_ALIASES = {
+    "attn": "pattern",
+    "attn_logits": "attn_scores",
+    "key": "k",
+    "query": "q",
+    "value": "v",
+    "mlp_pre": "pre",
+    "mlp_mid": "mid",
+    "mlp_post": "post",
+}
+_PART_ALIASES = {"a": "attn", "m": "mlp", "b": "", "block": "", "blocks": "", "attention": "attn"}
+_ATTENTION = {"k", "v", "q", "z", "rot_k", "rot_q", "result", "pattern", "attn_scores"}
+_MLP = {"pre", "post", "mid", "pre_linear", "expert_weights", "expert_indices"}
+_NORM = {"scale", "normalized"}
+_SHORT = re.compile(r"([a-z_]+)(\d+)([a-z]?.*)")
+
+
+def get_act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
+    """The full name of a hook point, from the short form people use.
+
+    Args:
+        name: "resid_pre", "q", "k6", "scale4ln1", …, or a full name, which comes back unchanged.
+        layer: the layer; None for points outside the blocks. `scale` and `normalized` without one mean ln_final.
+        layer_type: "attn", "mlp", "ln1", …, where the name alone does not say ("a", "m", "b" are short for them).
+
+    Example:
+        >>> get_act_name("pattern", 3)
+        'blocks.3.attn.hook_pattern'
+        >>> get_act_name("k6"), get_act_name("scale", 4, "ln1"), get_act_name("embed")
+        ('blocks.6.attn.hook_k', 'blocks.4.ln1.hook_scale', 'hook_embed')
+    """
+    if ("." in name or name.startswith("hook_")) and layer is None and layer_type is None:
+        return name
+    match = _SHORT.fullmatch(name)
+    if match is not None and layer is None:
+        name, layer, short_part = match[1], match[2], match[3]
+        layer_type = layer_type or short_part or None
+    part = _PART_ALIASES.get(layer_type, layer_type) if layer_type else ""
+    name = _ALIASES.get(name, name)
+    if not part:
+        part = "attn" if name in _ATTENTION else "mlp" if name in _MLP else ""
+    if name in _NORM and layer is None:
+        part = part or "ln_final"
+    place = [] if layer is None else ["blocks", str(layer)]
+    return ".".join([*place, *([part] if part else []), f"hook_{name}"])
+
+
+def _entries() -> dict[str, list[HookInfo]]:
+    entries: dict[str, list[HookInfo]] = {}
+    for info in CATALOGUE:
+        entries.setdefault(info.name, []).append(info)
+    return entries
+
+
+_ENTRIES = _entries()
+
+
+def _template(name: str) -> str:
+    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^blocks\.\d+", "blocks.{l}", name))
+
+
+def describe(name: str) -> HookInfo | None:
+    """The catalogue's entry for a full name, or None for a point it does not know (a client's own)."""
+    return next(iter(_ENTRIES.get(_template(name), [])), None)
+
+
+def position_axis(name: str) -> int | None:
+    """The axis of `name`'s activation that runs over positions (for scores and patterns: over queries), if one does.
+
+    A point the catalogue does not know is taken as [..., pos, d].
+    """
+    info = describe(name)
+    if info is None:
+        return -2
+    axes = info.axes.split()
+    wanted = next((axis for axis in ("pos", "query") if axis in axes), None)
+    return None if wanted is None else axes.index(wanted) - len(axes)
+
+
+def bridge_aliases(names: Iterable[str]) -> dict[str, str]:
+    """The bridge's spellings of the points in `names`, each mapped to the name it stands for.
+
+    Example:
+        >>> bridge_aliases(["blocks.0.hook_resid_pre", "blocks.0.ln1.hook_scale"])
+        {'blocks.0.hook_in': 'blocks.0.hook_resid_pre'}
+    """
+    present = set(names)
+    aliases: dict[str, str] = {}
+    for name in present:
+        layer = layer_of(name)
+        block = "" if layer is None else f"blocks.{layer}."
+        for info in _ENTRIES.get(_template(name), []):
+            if info.bridge is None or (info.when and block + info.when not in present):
+                continue
+            if info.unless and block + info.unless in present:
+                continue
+            alias = info.bridge.replace("{l}", str(layer))
+            if alias not in present:
+                aliases[alias] = name
+    return aliases
+
+
+def layer_of(name: str) -> int | None:
+    """The layer a full name lies in, or None outside the blocks."""
+    match = re.match(r"blocks\.(\d+)\.", name)
+    return int(match[1]) if match else None
+
+
+class NameDict(dict[str, T]):
+    """A dict of full names that also answers to other spellings, and to an unknown one with the nearest names."""
+
+    def __init__(self, entries: Mapping[str, T] | None = None, aliases: Mapping[str, str] | None = None):
+        super().__init__(entries or {})
+        self.aliases: dict[str, str] = dict(aliases or {})
+
+    def full_name(self, key: str) -> str | None:
+        """The name under which `key` is stored, or None."""
+        if super().__contains__(key):
+            return key
+        name = self.aliases.get(key)
+        return name if name is not None and super().__contains__(name) else None
+
+    def __missing__(self, key: str) -> T:
+        name = self.full_name(key)
+        if name is None:
+            raise UnknownNameError(f"There is no {key!r} here.{nearest(key, [*self, *self.aliases])}")
+        return self[name]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.full_name(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry under either spelling, or `default`."""
+        name = self.full_name(key)
+        return default if name is None else self[name]

@@ -1,0 +1,389 @@
+"""HookedTransformer: the native transformer with its text, its cache and its ways of running."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.cache.activation_cache import ActivationCache
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.native.frame import Frame
+from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.native.transformer import NativeTransformer
+from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tokenizer
+
+log = logging.getLogger(__name__)
+
+Text = str | Sequence[str]
+Tokens = Int[Tensor, "batch pos"]
+Loss = Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]
+
+
+class Output(NamedTuple):
+    """What a model returns for return_type="both"."""
+
+    logits: Float[Tensor, "batch pos d_vocab"]
+    loss: Loss
+
+
+class Start(NamedTuple):
+    """Where a run begins: the stream, and what is known about the tokens in it."""
+
+    residual: Float[Tensor, "batch pos d_model"]
+    tokens: Int[Tensor, "batch pos"] | None
+    position: Float[Tensor, "batch pos d_model"] | None
+    mask: Int[Tensor, "batch pos"] | None
+    frame: Frame
+
+
+class HookedTransformer(NativeTransformer):
+    """A decoder-only transformer with a hook point at every step.
+
+    Args:
+        cfg: a HookedTransformerConfig, or a dict of its fields.
+        tokenizer: a transformers tokenizer. Without one, and without cfg.tokenizer_name, the model works on token ids.
+        move_to_device: put it on cfg.device.
+        default_padding_side: where batches of text are padded; None: where the tokenizer says.
+
+    Example:
+        >>> model = HookedTransformer({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16, "d_vocab": 20})
+        >>> logits, cache = model.run_with_cache(torch.tensor([[1, 2, 3]]))
+        >>> logits.shape, cache["pattern", 0].shape
+        (torch.Size([1, 3, 20]), torch.Size([1, 2, 3, 3]))
+    """
+
+    def __init__(
+        self,
+        cfg: HookedTransformerConfig | dict[str, Any],
+        tokenizer: Tokenizer | None = None,
+        move_to_device: bool = True,
+        default_padding_side: PaddingSide | None = None,
+    ):
+        cfg = HookedTransformerConfig.unwrap(cfg)
+        codec = TextCodec(
+            tokenizer,
+            n_ctx=cfg.n_ctx,
+            default_prepend_bos=cfg.default_prepend_bos,
+            default_padding_side=default_padding_side,
+        )
+        if tokenizer is not None and cfg.d_vocab == -1:
+            cfg.d_vocab = codec.d_vocab
+            cfg.d_vocab_out = codec.d_vocab if cfg.d_vocab_out == -1 else cfg.d_vocab_out
+        super().__init__(cfg)
+        self.codec = codec
+        if move_to_device:
+            self.move_model_modules_to_device()
+
+    # --- text ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, if there is one."""
+        return self.codec.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        self.set_tokenizer(tokenizer)
+
+    def set_tokenizer(self, tokenizer: Tokenizer | None, default_padding_side: PaddingSide | None = None) -> None:
+        """Use this tokenizer from now on; it is read, never changed."""
+        self.codec = TextCodec(
+            tokenizer,
+            n_ctx=self.cfg.n_ctx,
+            default_prepend_bos=self.cfg.default_prepend_bos,
+            default_padding_side=default_padding_side or self.codec.default_padding_side,
+        )
+
+    def _prepends(self, prepend_bos: bool | None) -> bool:
+        return self.cfg.default_prepend_bos if prepend_bos is None else prepend_bos
+
+    def to_tokens(
+        self,
+        input: Text,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        move_to_device: bool = True,
+        truncate: bool = True,
+    ) -> Int[Tensor, "batch pos"]:
+        """Token ids of a text (batch 1) or of several, padded to one length. See `TextCodec.to_tokens`."""
+        return self.codec.to_tokens(
+            input,
+            prepend_bos=self._prepends(prepend_bos),
+            padding_side=padding_side,
+            truncate=truncate,
+            device=self.W_E.device if move_to_device else None,
+        )
+
+    def to_string(self, tokens: Any) -> str | list[str]:
+        """The text of token ids: one string for one row, a list for several."""
+        return self.codec.to_string(tokens)
+
+    def to_str_tokens(
+        self,
+        input: Any,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+    ) -> list[str] | list[list[str]]:
+        """The text of each token of a text or of one row of ids; a list of such lists for a list of texts."""
+        return self.codec.to_str_tokens(input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side)
+
+    def to_single_token(self, string: str) -> int:
+        """The id of a string that is one token; an error that shows its tokens where it is several."""
+        return self.codec.to_single_token(string)
+
+    def to_single_str_token(self, int_token: int) -> str:
+        """The text of one token id."""
+        return self.codec.to_single_str_token(int_token)
+
+    def get_token_position(
+        self,
+        single_token: str | int,
+        input: Any,
+        mode: Literal["first", "last"] = "first",
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+    ) -> int:
+        """Where a token stands in a text or a row of ids (BOS counts), its first or last occurrence."""
+        return self.codec.get_token_position(
+            single_token, input, mode, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side
+        )
+
+    def tokens_to_residual_directions(self, tokens: str | int | Tensor) -> Float[Tensor, "*token d_model"]:
+        """The column of W_U of each token: the direction in the stream that raises its logit.
+
+        Args:
+            tokens: a string that is one token, an id, or a tensor of ids; its axes are kept, an axis of one is dropped.
+        """
+        if isinstance(tokens, str):
+            tokens = self.to_single_token(tokens)
+        ids = torch.as_tensor(tokens, device=self.W_U.device)
+        ids = ids[0] if ids.ndim and ids.numel() == 1 else ids
+        return self.W_U.T[ids.squeeze() if ids.numel() == 1 else ids]
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def input_to_embed(
+        self,
+        input: Text | Tensor,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """The stream entering block 0, the tokens, the shortformer positions and the attention mask (or None)."""
+        start = self._start(input, prepend_bos, padding_side, attention_mask, past_kv_cache)
+        return start.residual, start.tokens, start.position, start.mask
+
+    def _start(
+        self,
+        input: Text | Tensor,
+        prepend_bos: bool | None,
+        padding_side: PaddingSide | None,
+        attention_mask: Tensor | None,
+        past_kv_cache: TransformerLensKeyValueCache | None,
+    ) -> Start:
+        tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
+        given = tokens if tokens is not None else embeddings
+        assert given is not None
+        frame = self._frame(given, mask, past_kv_cache)
+        residual, position = self.stream(tokens, embeddings, frame)
+        return Start(residual, tokens, position, mask, frame)
+
+    def _tokens_of(
+        self, input: Text | Tensor, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Token ids or embeddings, and which of them are tokens rather than padding (None: all)."""
+        if not isinstance(input, Tensor):
+            encoded = self.codec.encode(
+                input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.W_E.device
+            )
+            if mask is None and not bool(encoded.mask.all()):
+                mask = encoded.mask
+            return encoded.tokens, None, mask
+        if input.is_floating_point():
+            if input.ndim != 3 or input.shape[-1] != self.cfg.d_model:
+                raise ValueError(
+                    f"Embeddings have shape [batch, pos, {self.cfg.d_model}]; got {tuple(input.shape)} of {input.dtype}."
+                )
+            return None, input, mask
+        tokens = input[None] if input.ndim == 1 else input
+        if tokens.ndim != 2:
+            raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
+        tokens = tokens.to(self.W_E.device)
+        if mask is None:
+            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+        return tokens, None, mask
+
+    def _mask_shown_by(
+        self, tokens: Tokens, prepend_bos: bool | None, padding_side: PaddingSide | None
+    ) -> Int[Tensor, "batch pos"] | None:
+        # Bare ids carry no mask. Where batches are padded on the left, the padding must be found; and rows of which
+        # some begin with padding and some do not are a left-padded batch, whatever the default side is.
+        if self.tokenizer is None:
+            return None
+        left = (padding_side or self.codec.padding_side) == "left"
+        if not left and tokens.shape[0] == 1:
+            return None
+        mask = self.codec.attention_mask(tokens, prepend_bos=self._prepends(prepend_bos), padding_side="left")
+        if mask is None or left or bool(mask[:, 0].any()):
+            return mask
+        return None
+
+    def _frame(self, given: Tensor, mask: Tensor | None, past_kv_cache: TransformerLensKeyValueCache | None) -> Frame:
+        batch, length = given.shape[:2]
+        if past_kv_cache is None:
+            if mask is not None and self.cfg.attention_dir == "causal" and _pads_only_at_the_end(mask):
+                mask = None  # under causal attention nothing real sees it
+            return Frame.make(length, given.device, mask)
+        new = mask if mask is not None else torch.ones(batch, length, device=given.device, dtype=torch.int)
+        return Frame.make(length, given.device, past_kv_cache.append_attention_mask(new), past_kv_cache.length - length)
+
+    def forward(
+        self,
+        input: Any,
+        return_type: str | None = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        start_at_layer: int | None = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
+        shortformer_pos_embed: Float[Tensor, "batch pos d_model"] | None = None,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        stop_at_layer: int | None = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+    ) -> Any:
+        """Logits, loss, both or nothing, for text, token ids or embeddings; or a stream between layers.
+
+        Args:
+            input: text, texts, token ids [batch, pos] or [pos], embeddings [batch, pos, d_model]; with start_at_layer
+                the residual stream entering that layer.
+            return_type: "logits" [batch, pos, d_vocab], "loss" (mean next-token cross-entropy in nats), "both" (a
+                named tuple), or None: nothing, and then the run ends after the last layer that anybody hooked.
+            loss_per_token: a loss for each prediction, [batch, pos - 1].
+            prepend_bos: for text: begin each row with BOS; None: as cfg.default_prepend_bos says.
+            padding_side: for text: where shorter rows are padded; for ids: where they were.
+            start_at_layer: run only the layers from here on; `input` is the stream entering it. Negative: from the end.
+            tokens: with start_at_layer, the token ids, for the loss and the padding.
+            shortformer_pos_embed: with start_at_layer, the position embeddings of a shortformer model.
+            attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
+            stop_at_layer: return the stream entering this layer; nothing from it on runs. 0: the embeddings;
+                n_layers: the stream before ln_final; negative: from the end.
+            past_kv_cache: keys and values of the tokens before; extended by these.
+
+        Raises:
+            ValueError: an input of the wrong shape, more tokens than n_ctx, or a return type that is none of these.
+            MissingTokenizerError: text, for a model without tokenizer.
+        """
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f'return_type is "logits", "loss", "both" or None; got {return_type!r}.')
+        if start_at_layer is None:
+            if tokens is not None or shortformer_pos_embed is not None:
+                raise ValueError("tokens and shortformer_pos_embed go with start_at_layer.")
+            start = self._start(input, prepend_bos, padding_side, attention_mask, past_kv_cache)
+        else:
+            if tokens is not None and attention_mask is None:
+                attention_mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+            frame = self._frame(input, attention_mask, past_kv_cache)
+            start = Start(input, tokens, shortformer_pos_embed, attention_mask, frame)
+        stop = stop_at_layer
+        if return_type is None and stop is None:
+            stop = self.last_layer_looked_at()
+        residual = self.run_blocks(
+            start.residual, start.frame, start.position, past_kv_cache, slice(start_at_layer, stop)
+        )
+        if stop_at_layer is not None:
+            return residual
+        if return_type is None and stop is not None and stop <= self.cfg.n_layers:
+            return None
+        logits = self.logits(residual)
+        if return_type is None:
+            return None
+        if return_type == "logits":
+            return logits
+        if start.tokens is None:
+            raise ValueError(f'return_type="{return_type}" needs token ids to predict; give tokens, not embeddings only.')
+        loss = self.loss_fn(logits, start.tokens, start.mask, per_token=loss_per_token)
+        return loss if return_type == "loss" else Output(logits, loss)
+
+    def loss_fn(
+        self,
+        logits: Float[Tensor, "batch pos d_vocab"],
+        tokens: Int[Tensor, "batch pos"],
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        per_token: bool = False,
+    ) -> Loss:
+        """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
+        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """What the model returns, and its activations as an ActivationCache (or a plain dict).
+
+        Args:
+            model_args: as for `forward`.
+            return_cache_object: False gives a plain dict.
+            remove_batch_dim: drop the batch axis, which must be 1.
+            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
+                incl_bwd, …).
+        """
+        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, store
+        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)
+
+    # --- where it lives -----------------------------------------------------------------------------------------
+
+    def move_model_modules_to_device(self) -> None:
+        """Put the model on cfg.device; with cfg.n_devices > 1, its layers one after another over that many devices."""
+        if self.cfg.n_devices == 1:
+            super().to(self.cfg.device)
+            return
+        first = torch.device("cuda", 0)
+        self.embed.to(first)
+        if hasattr(self, "pos_embed"):
+            self.pos_embed.to(first)
+        for layer, block in enumerate(self.blocks):
+            block.to(torch.device("cuda", layer * self.cfg.n_devices // self.cfg.n_layers))
+        last = torch.device("cuda", self.cfg.n_devices - 1)
+        self.ln_final.to(last)
+        self.unembed.to(last)
+
+    def to(self, *args: Any, print_details: bool = True, **kwargs: Any) -> Self:
+        """This model, moved to a device or cast to a dtype; cfg says so too."""
+        super().to(*args, **kwargs)
+        weight = self.W_E
+        if print_details and (str(weight.device) != self.cfg.device or weight.dtype != self.cfg.dtype):
+            log.info("The model is now %s on %s.", weight.dtype, weight.device)
+        self.cfg.device, self.cfg.dtype = str(weight.device), weight.dtype
+        return self
+
+    def cuda(self, device: int | torch.device | None = None) -> Self:
+        """This model, on a CUDA device."""
+        return self.to("cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device)
+
+    def cpu(self) -> Self:
+        """This model, on the CPU."""
+        return self.to("cpu")
+
+    def mps(self) -> Self:
+        """This model, on Apple's MPS."""
+        return self.to("mps")
+
+    @property
+    def n_params_total(self) -> int:
+        """How many numbers the model holds, embeddings, norms and biases included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _pads_only_at_the_end(mask: Int[Tensor, "batch pos"]) -> bool:
+    return bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all())
+
+

@@ -1,0 +1,266 @@
+"""Attention of the native transformer: one class for full and grouped heads, with every hook point of the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.hooks import HookPoint, is_live
+from transformer_lens.native.frame import Frame
+from transformer_lens.native.key_value_cache import TransformerLensKeyValueCacheEntry
+from transformer_lens.native.layout import heads_in, heads_out, project_in, project_out
+from transformer_lens.native.norms import RMSNorm
+from transformer_lens.native.positions import alibi_slopes, log_stretch, make_rotary
+from transformer_lens.weights.factored_matrix import FactoredMatrix
+
+
+class Attention(nn.Module):
+    """Multi-head attention (arXiv 1706.03762), with as many key and value heads as query heads.
+
+    Scores and pattern exist only while somebody looks at them; else torch's fused attention runs.
+
+    Attributes:
+        W_Q, W_K, W_V: [head, d_model, d_head]; W_O: [head, d_head, d_model].
+        b_Q, b_K, b_V: [head, d_head]; b_O: [d_model].
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig, attn_type: str = "global", layer_id: int | None = None):
+        super().__init__()
+        self.cfg = cfg
+        self.attn_type = attn_type
+        self.layer_id = layer_id
+        n_heads, d_model, d_head, dtype = cfg.n_heads, cfg.d_model, cfg.d_head, cfg.dtype
+        self.W_Q = heads_in(n_heads, d_model, d_head, dtype=dtype)
+        self.W_O = heads_out(n_heads, d_head, d_model, dtype=dtype)
+        self.b_Q = nn.Parameter(torch.zeros(n_heads, d_head, dtype=dtype))
+        self.b_O = nn.Parameter(torch.zeros(d_model, dtype=dtype))
+        self._make_keys_and_values()
+        if cfg.use_attention_sinks:
+            self.sinks = nn.Parameter(torch.zeros(n_heads, dtype=dtype))
+        if cfg.use_qk_norm:
+            self.q_norm = RMSNorm(cfg, length=d_head)
+            self.k_norm = RMSNorm(cfg, length=d_head)
+        local = cfg.use_local_attn and attn_type == "local"
+        self.window = cfg.window_size if local else None
+        self.rotary = make_rotary(cfg, local) if cfg.positional_embedding_type == "rotary" else None
+        self.slopes = alibi_slopes(n_heads) if cfg.positional_embedding_type == "alibi" else None
+        self.hook_q = HookPoint()  # [batch, pos, head, d_head]
+        self.hook_k = HookPoint()  # [batch, pos, kv_head, d_head]
+        self.hook_v = HookPoint()  # [batch, pos, kv_head, d_head]
+        self.hook_z = HookPoint()  # [batch, pos, head, d_head]
+        self.hook_attn_scores = HookPoint()  # [batch, head, query, key]
+        self.hook_pattern = HookPoint()  # [batch, head, query, key]
+        self.hook_result = HookPoint()  # [batch, pos, head, d_model]
+        if self.rotary is not None:
+            self.hook_rot_q = HookPoint()
+            self.hook_rot_k = HookPoint()
+
+    def _make_keys_and_values(self) -> None:
+        cfg = self.cfg
+        self.W_K = heads_in(cfg.n_heads, cfg.d_model, cfg.d_head, dtype=cfg.dtype)
+        self.W_V = heads_in(cfg.n_heads, cfg.d_model, cfg.d_head, dtype=cfg.dtype)
+        self.b_K = nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_head, dtype=cfg.dtype))
+        self.b_V = nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_head, dtype=cfg.dtype))
+
+    @property
+    def n_key_heads(self) -> int:
+        """How many key and value heads the hooks see."""
+        return self.cfg.n_heads
+
+    def key_weights(self) -> tuple[Tensor, Tensor]:
+        """W_K and b_K, for as many heads as the hooks see."""
+        return self.W_K, self.b_K
+
+    def value_weights(self) -> tuple[Tensor, Tensor]:
+        """W_V and b_V, for as many heads as the hooks see."""
+        return self.W_V, self.b_V
+
+    def forward(
+        self,
+        query_input: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch pos *head d_model"],
+        value_input: Float[Tensor, "batch pos *head d_model"],
+        past_kv_cache_entry: TransformerLensKeyValueCacheEntry | None = None,
+        additive_attention_mask: Float[Tensor, "batch 1 1 key"] | None = None,
+        attention_mask: Int[Tensor, "batch key"] | None = None,
+        frame: Frame | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The attention output; inputs are normalised streams, shared by the heads or one per head.
+
+        Args:
+            query_input, key_input, value_input: [batch, pos, d_model], or one for each head before d_model.
+            past_kv_cache_entry: keys and values of earlier tokens, extended by these.
+            additive_attention_mask: added to the scores.
+            attention_mask: 1 for tokens, 0 for padding, over cached and new tokens.
+            frame: positions and masks of the whole pass, where a model computes them once for all layers.
+        """
+        if frame is None:
+            offset = 0 if past_kv_cache_entry is None else past_kv_cache_entry.past_keys.shape[1]
+            frame = Frame.make(query_input.shape[1], query_input.device, attention_mask, offset)
+        q = self.hook_q(self._project(query_input, self.W_Q, self.b_Q))
+        k = self.hook_k(self._project(key_input, *self.key_weights()))
+        v = self.hook_v(self._project(value_input, *self.value_weights()))
+        if self.cfg.use_qk_norm:
+            q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
+        if self.rotary is not None:
+            angles = frame.angles(self.rotary)
+            q, k = self.rotary.rotate(q, angles), self.rotary.rotate(k, angles)
+            if self.cfg.use_logn_attn and self.cfg.train_seq_length is not None:
+                q = q * log_stretch(frame.positions, self.cfg.train_seq_length).to(q.dtype)
+            q, k = self.hook_rot_q(q), self.hook_rot_k(k)
+        if past_kv_cache_entry is not None:
+            k, v = past_kv_cache_entry.append(k, v)
+        z = self.hook_z(self._mix(q, k, v, frame, additive_attention_mask))
+        if not is_live(self.hook_result):
+            return project_out(z, self.W_O, self.b_O)
+        result = self.hook_result(torch.einsum("bphk,hkd->bphd", z, self.W_O))
+        summed: Tensor = result.sum(-2) + self.b_O
+        return summed
+
+    def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+        if x.ndim == 3:
+            heads = project_in(x, weight, bias)
+        else:
+            heads = torch.einsum("bphd,hdk->bphk", x, weight) + bias
+        clip = self.cfg.clip_qkv
+        return heads if clip is None else heads.clamp(-clip, clip)
+
+    @property
+    def scale(self) -> float:
+        """What scores are divided by."""
+        scale = self.cfg.attn_scale if self.cfg.use_attn_scale else 1.0
+        if self.cfg.scale_attn_by_inverse_layer_idx and self.layer_id is not None:
+            scale *= self.layer_id + 1
+        return scale
+
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, frame: Frame, additive: Tensor | None
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        looked_at = is_live(self.hook_attn_scores) or is_live(self.hook_pattern)
+        soft_cap = self.cfg.attn_scores_soft_cap
+        copies = self.cfg.n_heads // k.shape[2]
+        if copies > 1:
+            k, v = k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [batch, head, pos, d_head]
+        causal = self.cfg.attention_dir == "causal"
+        bias = self._bias(q, k, additive)
+        if not looked_at and soft_cap <= 0 and not self.cfg.use_attention_sinks:
+            plain = causal and bias is None and frame.is_plain_causal(q.shape[2], self.window)
+            visible = None if plain else frame.visible(q.shape[2], causal, self.window)
+            if bias is not None and visible is not None:
+                visible = bias.masked_fill(~visible, -torch.inf)
+            elif bias is not None:
+                visible = bias
+            z = scaled_dot_product_attention(
+                q, k, v, attn_mask=visible, is_causal=plain and q.shape[2] > 1, scale=1 / self.scale
+            )
+            return z.transpose(1, 2)
+        scores = q.float() @ k.float().transpose(-1, -2) if q.dtype in _NARROW else q @ k.transpose(-1, -2)
+        scores = scores / self.scale
+        if soft_cap > 0:
+            scores = soft_cap * (scores / soft_cap).tanh()
+        if bias is not None:
+            scores = scores + bias
+        visible = frame.visible(q.shape[2], causal, self.window)
+        if visible is not None:
+            scores = scores.masked_fill(~visible, -torch.inf)
+        pattern = self.hook_pattern(self._softmax(self.hook_attn_scores(scores)))
+        mixed: Tensor = pattern.to(v.dtype) @ v
+        return mixed.transpose(1, 2)
+
+    def _softmax(self, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        if not self.cfg.use_attention_sinks:
+            return scores.softmax(-1)
+        sinks = self.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
+
+    def _bias(self, q: Tensor, k: Tensor, additive: Tensor | None) -> Float[Tensor, "batch head query key"] | None:
+        if self.slopes is None:
+            return None if additive is None else additive.to(q.dtype)
+        n_query, n_key = q.shape[2], k.shape[2]
+        queries = torch.arange(n_key - n_query, n_key, device=q.device)[:, None]
+        distance = (torch.arange(n_key, device=q.device)[None] - queries).clamp(max=0)
+        slopes = torch.tensor(self.slopes, device=q.device, dtype=torch.float32)[:, None, None]
+        bias = (slopes * distance).to(q.dtype)[None]
+        return bias if additive is None else bias + additive
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """W_V · W_O of each head, as a FactoredMatrix [head, d_model, d_model]."""
+        return FactoredMatrix(self.W_V, self.W_O)
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """W_Q · W_K^T of each head, as a FactoredMatrix [head, d_model, d_model]."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+
+_NARROW = (torch.float16, torch.bfloat16)
+_GROUPED = {"W_K": "_W_K", "W_V": "_W_V", "b_K": "_b_K", "b_V": "_b_V"}
+
+
+class GroupedQueryAttention(Attention):
+    """Attention in which several query heads share one key and value head (arXiv 2305.13245).
+
+    Attributes:
+        _W_K, _W_V: [kv_head, d_model, d_head], the parameters; W_K and W_V repeat them for each query head.
+    """
+
+    def _make_keys_and_values(self) -> None:
+        cfg = self.cfg
+        kv_heads = cfg.n_key_value_heads or cfg.n_heads
+        self._W_K = heads_in(kv_heads, cfg.d_model, cfg.d_head, dtype=cfg.dtype)
+        self._W_V = heads_in(kv_heads, cfg.d_model, cfg.d_head, dtype=cfg.dtype)
+        self._b_K = nn.Parameter(torch.zeros(kv_heads, cfg.d_head, dtype=cfg.dtype))
+        self._b_V = nn.Parameter(torch.zeros(kv_heads, cfg.d_head, dtype=cfg.dtype))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Assigning W_K means the parameter behind it, which has one entry for each key head.
+        super().__setattr__(_GROUPED.get(name, name), value)
+
+    def _each_query_head(self, weight: Tensor) -> Tensor:
+        return weight.repeat_interleave(self.cfg.n_heads // weight.shape[0], 0)
+
+    @property
+    def W_K(self) -> Float[Tensor, "head d_model d_head"]:  # type: ignore[override]
+        """Key weights, repeated for each query head."""
+        return self._each_query_head(self._W_K)
+
+    @property
+    def W_V(self) -> Float[Tensor, "head d_model d_head"]:  # type: ignore[override]
+        """Value weights, repeated for each query head."""
+        return self._each_query_head(self._W_V)
+
+    @property
+    def b_K(self) -> Float[Tensor, "head d_head"]:  # type: ignore[override]
+        """Key biases, repeated for each query head."""
+        return self._each_query_head(self._b_K)
+
+    @property
+    def b_V(self) -> Float[Tensor, "head d_head"]:  # type: ignore[override]
+        """Value biases, repeated for each query head."""
+        return self._each_query_head(self._b_V)
+
+    @property
+    def n_key_heads(self) -> int:
+        """How many key and value heads the hooks see: all query heads if ungrouped."""
+        return self.cfg.n_heads if self.cfg.ungroup_grouped_query_attention else self._W_K.shape[0]
+
+    def key_weights(self) -> tuple[Tensor, Tensor]:
+        """W_K and b_K, for as many heads as the hooks see."""
+        return (self.W_K, self.b_K) if self.cfg.ungroup_grouped_query_attention else (self._W_K, self._b_K)
+
+    def value_weights(self) -> tuple[Tensor, Tensor]:
+        """W_V and b_V, for as many heads as the hooks see."""
+        return (self.W_V, self.b_V) if self.cfg.ungroup_grouped_query_attention else (self._W_V, self._b_V)
+
+
+def _flat_norm(norm: nn.Module, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+    # The norm's hooks see [batch * pos * head, d_head], as they always have.
+    normed: Tensor = norm(heads.reshape(-1, heads.shape[-1]))
+    return normed.view_as(heads) if normed.is_contiguous() else normed.reshape(heads.shape)

@@ -1,0 +1,139 @@
+"""One layer of the native transformer, and what it adds to the residual stream."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.errors import HookConflictError
+from transformer_lens.hooks import HookPoint, is_live
+from transformer_lens.native.attention import Attention, GroupedQueryAttention
+from transformer_lens.native.frame import Frame
+from transformer_lens.native.key_value_cache import TransformerLensKeyValueCacheEntry
+from transformer_lens.native.mlp import make_mlp
+from transformer_lens.native.norms import make_norm
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP around a residual stream: in sequence, in parallel, or attention only."""
+
+    def __init__(self, cfg: HookedTransformerConfig, block_index: int):
+        super().__init__()
+        self.cfg = cfg
+        self.block_index = block_index
+        self.ln1 = make_norm(cfg)
+        attn_type = cfg.attn_types[block_index] if cfg.attn_types else "global"
+        kind = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
+        self.attn = kind(cfg, attn_type, block_index)
+        self.hook_resid_pre = HookPoint()  # [batch, pos, d_model]
+        self.hook_attn_in = HookPoint()  # [batch, pos, head, d_model]
+        self.hook_q_input = HookPoint()  # [batch, pos, head, d_model]
+        self.hook_k_input = HookPoint()  # [batch, pos, kv_head, d_model]
+        self.hook_v_input = HookPoint()  # [batch, pos, kv_head, d_model]
+        self.hook_attn_out = HookPoint()  # [batch, pos, d_model]
+        self.hook_resid_post = HookPoint()  # [batch, pos, d_model]
+        if cfg.use_normalization_before_and_after:
+            self.ln1_post = make_norm(cfg)
+        if cfg.attn_only:
+            return
+        self.ln2 = make_norm(cfg)
+        self.mlp = make_mlp(cfg)
+        self.hook_mlp_in = HookPoint()  # [batch, pos, d_model]
+        self.hook_mlp_out = HookPoint()  # [batch, pos, d_model]
+        if not cfg.parallel_attn_mlp:
+            self.hook_resid_mid = HookPoint()  # [batch, pos, d_model]
+        if cfg.use_normalization_before_and_after:
+            self.ln2_post = make_norm(cfg)
+
+    def forward(
+        self,
+        resid_pre: Float[Tensor, "batch pos d_model"],
+        shortformer_pos_embed: Float[Tensor, "batch pos d_model"] | None = None,
+        past_kv_cache_entry: TransformerLensKeyValueCacheEntry | None = None,
+        attention_mask: Int[Tensor, "batch key"] | None = None,
+        frame: Frame | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after this layer.
+
+        Args:
+            resid_pre: the stream entering it.
+            shortformer_pos_embed: position embeddings for queries and keys only (shortformer models).
+            past_kv_cache_entry: keys and values of earlier tokens.
+            attention_mask: 1 for tokens, 0 for padding, over cached and new tokens.
+            frame: positions and masks of the whole pass, where a model computes them once for all layers.
+        """
+        resid_pre = self.hook_resid_pre(resid_pre)
+        query, key, value = self._attention_inputs(resid_pre, shortformer_pos_embed)
+        attn_out = self.attn(
+            query,
+            key,
+            value,
+            past_kv_cache_entry=past_kv_cache_entry,
+            attention_mask=attention_mask,
+            frame=frame,
+        )
+        if self.cfg.use_normalization_before_and_after:
+            attn_out = self.ln1_post(attn_out)
+        attn_out = self.hook_attn_out(attn_out)
+        if self.cfg.attn_only:
+            return self.hook_resid_post(resid_pre + attn_out)  # type: ignore[no-any-return]
+        if self.cfg.parallel_attn_mlp:
+            mlp_out = self._mlp_out(resid_pre)
+            return self.hook_resid_post(resid_pre + attn_out + mlp_out)  # type: ignore[no-any-return]
+        resid_mid = self.hook_resid_mid(resid_pre + attn_out)
+        return self.hook_resid_post(resid_mid + self._mlp_out(resid_mid))  # type: ignore[no-any-return]
+
+    def _mlp_out(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        return self.hook_mlp_out(self.apply_mlp(self.ln2(self.hook_mlp_in(stream))))  # type: ignore[no-any-return]
+
+    def apply_mlp(self, normalized_resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the MLP adds to the stream, for an already normalised one."""
+        mlp_out = self.mlp(normalized_resid)
+        return self.ln2_post(mlp_out) if self.cfg.use_normalization_before_and_after else mlp_out  # type: ignore[no-any-return]
+
+    def _attention_inputs(self, resid_pre: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        split = [is_live(self.hook_q_input), is_live(self.hook_k_input), is_live(self.hook_v_input)]
+        if is_live(self.hook_attn_in):
+            if any(split):
+                raise HookConflictError(
+                    f"hook_attn_in cannot be hooked together with hook_q_input, hook_k_input or hook_v_input at layer "
+                    f"{self.block_index}: one input for all three, or one for each."
+                )
+            n_heads, n_key_heads = self.cfg.n_heads, self.attn.n_key_heads
+            shared = self.hook_attn_in(_for_each_head(resid_pre, n_heads))
+            if n_key_heads != n_heads:
+                raise HookConflictError(
+                    f"hook_attn_in gives each of {n_heads} heads its own input, but {n_key_heads} key heads are shared "
+                    "at this layer: hook hook_q_input, hook_k_input and hook_v_input, or call "
+                    "set_ungroup_grouped_query_attention(True)."
+                )
+            return self._normalized((shared, shared, shared), position)
+        if not any(split):
+            return self._normalized((resid_pre, resid_pre, resid_pre), position)
+        points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
+        counts = (self.cfg.n_heads, self.attn.n_key_heads, self.attn.n_key_heads)
+        inputs = tuple(
+            point(_for_each_head(resid_pre, count)) if live else resid_pre
+            for point, count, live in zip(points, counts, split, strict=True)
+        )
+        return self._normalized(inputs, position)
+
+    def _normalized(self, inputs: tuple[Tensor, ...], position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        # Inputs that are one and the same tensor are normalised once.
+        normed: dict[int, Tensor] = {}
+        for x in inputs:
+            if id(x) not in normed:
+                normed[id(x)] = self.ln1(x)
+        query, key, value = (normed[id(x)] for x in inputs)
+        if position is None:
+            return query, key, value
+        return _plus_position(query, position), _plus_position(key, position), value
+
+
+def _for_each_head(resid: Float[Tensor, "batch pos d_model"], count: int) -> Float[Tensor, "batch pos head d_model"]:
+    return resid.unsqueeze(-2).expand(-1, -1, count, -1)
+
+
+def _plus_position(x: Tensor, position: Float[Tensor, "batch pos d_model"]) -> Tensor:
+    return x + (position if x.ndim == position.ndim else position.unsqueeze(-2))

@@ -1,0 +1,101 @@
+"""What all layers of one forward pass share: where tokens stand, and which keys a query may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from transformer_lens.native.positions import Rotary
+
+
+@dataclass
+class Frame:
+    """Positions and visibility for one forward pass; masks and angles are computed once and kept.
+
+    Attributes:
+        positions: position of each query token, [batch or 1, query].
+        offset: how many keys came before, from a key-value cache.
+        real: which keys are tokens rather than padding, [batch, key]; None when all are.
+    """
+
+    positions: Int[Tensor, "batch query"]
+    offset: int = 0
+    real: Bool[Tensor, "batch key"] | None = None
+    _kept: dict[object, object] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def make(
+        cls,
+        length: int,
+        device: torch.device,
+        attention_mask: Int[Tensor, "batch key"] | None = None,
+        offset: int = 0,
+    ) -> Frame:
+        """The frame of `length` new tokens after `offset` cached ones.
+
+        Args:
+            length: number of new tokens.
+            device: where they are.
+            attention_mask: 1 for tokens, 0 for padding, over cached and new tokens. Positions count tokens only.
+            offset: number of cached tokens.
+
+        Raises:
+            ValueError: the mask does not cover cached and new tokens.
+        """
+        if attention_mask is None:
+            return cls(torch.arange(offset, offset + length, device=device)[None], offset)
+        if attention_mask.shape[-1] != offset + length:
+            raise ValueError(
+                f"attention_mask covers {attention_mask.shape[-1]} tokens, but there are {offset} cached and "
+                f"{length} new ones."
+            )
+        mask = attention_mask.to(device)
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, offset:]
+        real = mask.bool()
+        return cls(positions, offset, None if bool(real.all()) else real)
+
+    def is_plain_causal(self, n_query: int, window: int | None) -> bool:
+        """Whether visibility is the bare triangle, so that no mask needs to be built."""
+        return self.real is None and self.offset == 0 and (window is None or window >= n_query)
+
+    def visible(self, n_query: int, causal: bool, window: int | None) -> Bool[Tensor, "batch 1 query key"] | None:
+        """Which keys each query sees; None when it sees all.
+
+        A padding token sees itself, so that no row is empty (its output means nothing and nobody reads it).
+        """
+        key = ("visible", n_query, causal, window)
+        if key not in self._kept:
+            self._kept[key] = self._visible(n_query, causal, window)
+        return self._kept[key]  # type: ignore[return-value]
+
+    def _visible(self, n_query: int, causal: bool, window: int | None) -> Tensor | None:
+        n_key = self.offset + n_query
+        queries = torch.arange(self.offset, n_key, device=self.positions.device)[:, None]
+        keys = torch.arange(n_key, device=self.positions.device)[None]
+        narrow = window is not None and window < n_key
+        if self.real is None and not narrow and (not causal or n_query == 1):
+            return None
+        seen = keys <= queries if causal else torch.ones_like(keys <= queries)
+        if narrow and window is not None:
+            seen = seen & (queries - keys < window)
+            if not causal:
+                seen = seen & (keys - queries < window)
+        seen = seen[None]
+        if self.real is not None:
+            seen = (seen & self.real[:, None, :]) | (keys == queries)
+        return seen[:, None]
+
+    def angles(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """cos and sin of the query tokens' positions."""
+        if rotary not in self._kept:
+            self._kept[rotary] = rotary.angles(self.positions)
+        return self._kept[rotary]  # type: ignore[return-value]
+
+    def to(self, device: torch.device) -> Frame:
+        """The frame on another device (what was computed is computed again there)."""
+        if device == self.positions.device:
+            return self
+        return Frame(self.positions.to(device), self.offset, None if self.real is None else self.real.to(device))

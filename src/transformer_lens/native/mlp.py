@@ -1,0 +1,151 @@
+"""MLPs of the native transformer: plain, gated, and mixtures of experts."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear, one_hot
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.hooks import HookPoint
+from transformer_lens.native.activations import make_activation
+from transformer_lens.native.layout import matrix
+from transformer_lens.native.norms import LayerNorm, LayerNormPre
+
+
+class MLP(nn.Module):
+    """act(x · W_in + b_in) · W_out + b_out.
+
+    Attributes:
+        W_in: [d_model, d_mlp]; W_out: [d_mlp, d_model]; b_in: [d_mlp]; b_out: [d_model].
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig):
+        super().__init__()
+        self.cfg = cfg
+        d_mlp = _width(cfg)
+        self.W_in = matrix(cfg.d_model, d_mlp, dtype=cfg.dtype)
+        self.b_in = nn.Parameter(torch.zeros(d_mlp, dtype=cfg.dtype))
+        self.W_out = matrix(d_mlp, cfg.d_model, dtype=cfg.dtype)
+        self.b_out = nn.Parameter(torch.zeros(cfg.d_model, dtype=cfg.dtype))
+        self.act_fn = make_activation(cfg.act_fn, cfg.dtype)
+        self.hook_pre = HookPoint()  # [batch, pos, d_mlp]
+        self.hook_post = HookPoint()  # [batch, pos, d_mlp]
+        if cfg.is_layer_norm_activation():
+            self.hook_mid = HookPoint()  # [batch, pos, d_mlp]
+            self.ln = LayerNorm(cfg, d_mlp) if cfg.normalization_type == "LN" else LayerNormPre(cfg)
+
+    def _activate(self, pre: Tensor) -> Float[Tensor, "batch pos d_mlp"]:
+        active = self.act_fn(pre)
+        return self.ln(self.hook_mid(active)) if self.cfg.is_layer_norm_activation() else active
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The MLP's output for the normalised stream x."""
+        pre = self.hook_pre(linear(x, self.W_in.T, self.b_in))
+        return linear(self.hook_post(self._activate(pre)), self.W_out.T, self.b_out)
+
+
+class GatedMLP(MLP):
+    """(act(x · W_gate) * (x · W_in) + b_in) · W_out + b_out (arXiv 2002.05202).
+
+    Attributes:
+        W_gate: [d_model, d_mlp]; the others as in MLP. b_in is added after the product.
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig):
+        super().__init__(cfg)
+        self.W_gate = matrix(cfg.d_model, _width(cfg), dtype=cfg.dtype)
+        self.hook_pre_linear = HookPoint()  # [batch, pos, d_mlp]
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The MLP's output for the normalised stream x."""
+        pre = self.hook_pre(linear(x, self.W_gate.T))
+        pre_linear = self.hook_pre_linear(linear(x, self.W_in.T))
+        post = self.hook_post(self._activate(pre) * pre_linear + self.b_in)
+        return linear(post, self.W_out.T, self.b_out)
+
+
+class Expert(nn.Module):
+    """One expert: an MLP without biases, gated or plain, over the tokens routed to it."""
+
+    def __init__(self, cfg: HookedTransformerConfig):
+        super().__init__()
+        d_mlp = _width(cfg)
+        self.W_in = nn.Linear(cfg.d_model, d_mlp, bias=False, dtype=cfg.dtype)
+        self.W_out = nn.Linear(d_mlp, cfg.d_model, bias=False, dtype=cfg.dtype)
+        self.W_gate = nn.Linear(cfg.d_model, d_mlp, bias=False, dtype=cfg.dtype) if cfg.gated_mlp else None
+        self.act_fn = make_activation(cfg.act_fn, cfg.dtype)
+        self.hook_pre = HookPoint()  # [routed, d_mlp]
+        self.hook_post = HookPoint()  # [routed, d_mlp]
+        if cfg.gated_mlp:
+            self.hook_gate = HookPoint()  # [routed, d_mlp]
+
+    def forward(self, x: Float[Tensor, "routed d_model"]) -> Float[Tensor, "routed d_model"]:
+        """The expert's output for its tokens."""
+        if self.W_gate is None:
+            post = self.act_fn(self.hook_pre(self.W_in(x)))
+        else:
+            post = self.act_fn(self.hook_gate(self.W_gate(x))) * self.hook_pre(self.W_in(x))
+        return self.W_out(self.hook_post(post))  # type: ignore[no-any-return]
+
+
+class MoE(nn.Module):
+    """A mixture of experts (arXiv 1701.06538): each token's output is that of its best experts, by probability.
+
+    Attributes:
+        W_gate: the router, a Linear(d_model, num_experts) without bias.
+        experts: the experts.
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig):
+        super().__init__()
+        if cfg.num_experts is None or cfg.experts_per_token is None:
+            raise ValueError("A mixture of experts needs num_experts and experts_per_token.")
+        self.cfg = cfg
+        self.num_experts, self.experts_per_token = cfg.num_experts, cfg.experts_per_token
+        self.W_gate = nn.Linear(cfg.d_model, cfg.num_experts, bias=False, dtype=cfg.dtype)
+        self.experts = nn.ModuleList(Expert(cfg) for _ in range(cfg.num_experts))
+        self.hook_expert_weights = HookPoint()  # [batch * pos, expert]
+        self.hook_expert_indices = HookPoint()  # [batch * pos, chosen]
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The weighted sum of the chosen experts' outputs."""
+        tokens = x.flatten(0, -2)
+        probabilities = self.hook_expert_weights(self.W_gate(tokens).float().softmax(-1))
+        weights, chosen = probabilities.topk(self.experts_per_token, -1)
+        chosen = self.hook_expert_indices(chosen)
+        weights = probabilities.gather(-1, chosen)
+        if self.cfg.norm_topk_prob:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return self._combine(tokens, weights.to(x.dtype), chosen).view(x.shape)
+
+    def _combine(
+        self, tokens: Float[Tensor, "token d_model"], weights: Tensor, chosen: Int[Tensor, "token chosen"]
+    ) -> Float[Tensor, "token d_model"]:
+        output = torch.zeros_like(tokens)
+        taken = one_hot(chosen, self.num_experts).permute(2, 1, 0)  # [expert, chosen, token]
+        for expert, routed in zip(self.experts, taken, strict=True):
+            slot, token = routed.nonzero(as_tuple=True)
+            if token.numel():
+                output = output.index_add(0, token, expert(tokens[token]) * weights[token, slot, None])
+        return output
+
+
+def make_mlp(cfg: HookedTransformerConfig) -> nn.Module:
+    """The MLP that the configuration names.
+
+    Example:
+        >>> cfg = HookedTransformerConfig(d_model=4, d_head=2, n_layers=1, n_ctx=8, d_vocab=9, gated_mlp=True)
+        >>> type(make_mlp(cfg)).__name__
+        'GatedMLP'
+    """
+    if cfg.num_experts:
+        return MoE(cfg)
+    return GatedMLP(cfg) if cfg.gated_mlp else MLP(cfg)
+
+
+def _width(cfg: HookedTransformerConfig) -> int:
+    if cfg.d_mlp is None:
+        raise ValueError("An MLP needs d_mlp.")
+    return cfg.d_mlp

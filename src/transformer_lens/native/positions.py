@@ -1,0 +1,126 @@
+"""Where tokens stand: rotary angles and their extensions, alibi slopes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.config import HookedTransformerConfig
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """One rotary embedding (arXiv 2104.09864): its frequencies, and how they are applied.
+
+    Attributes:
+        frequencies: radians per position, one per pair of dimensions.
+        scale: what cos and sin are multiplied by (yarn; else 1).
+        adjacent: pairs are (0, 1), (2, 3), … instead of (0, half), (1, half + 1), ….
+    """
+
+    frequencies: tuple[float, ...]
+    scale: float = 1.0
+    adjacent: bool = False
+
+    def angles(self, positions: Int[Tensor, "batch pos"]) -> tuple[Tensor, Tensor]:
+        """cos and sin, each [batch, pos, 1, rotary_dim], in float32."""
+        frequencies = torch.tensor(self.frequencies, device=positions.device, dtype=torch.float32)
+        angles = positions[..., None].float() * frequencies
+        angles = angles.repeat_interleave(2, -1) if self.adjacent else torch.cat([angles, angles], -1)
+        return (angles.cos() * self.scale)[:, :, None], (angles.sin() * self.scale)[:, :, None]
+
+    def rotate(
+        self, x: Float[Tensor, "batch pos head d_head"], angles: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """x with its first rotary_dim dimensions rotated."""
+        cos, sin = (a.to(x.dtype) for a in angles)
+        width = 2 * len(self.frequencies)
+        turned, rest = (x, None) if width == x.shape[-1] else (x[..., :width], x[..., width:])
+        turned = turned * cos + self._quarter_turn(turned) * sin
+        return turned if rest is None else torch.cat([turned, rest], -1)
+
+    def _quarter_turn(self, x: Tensor) -> Tensor:
+        if self.adjacent:
+            return torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+        first, second = x.chunk(2, -1)
+        return torch.cat([-second, first], -1)
+
+
+def make_rotary(cfg: HookedTransformerConfig, local: bool = False) -> Rotary:
+    """The rotary embedding of global layers, or of local ones.
+
+    Example:
+        >>> cfg = HookedTransformerConfig(
+        ...     d_model=8, d_head=4, n_layers=1, n_ctx=8, d_vocab=9, positional_embedding_type="rotary"
+        ... )
+        >>> make_rotary(cfg).frequencies
+        (1.0, 0.01)
+    """
+    dim = cfg.rotary_dim or cfg.d_head
+    own_base = local and cfg.rotary_base_local is not None
+    base = float(cfg.rotary_base_local if own_base and cfg.rotary_base_local is not None else cfg.rotary_base)
+    if cfg.use_dynamic_ntk_rope:
+        base *= _dynamic_stretch(cfg) ** (dim / (dim - 2))
+    frequencies = [base ** (-i / dim) for i in range(0, dim, 2)]
+    scale = 1.0
+    if own_base:
+        pass  # a base of its own is not rescaled
+    elif cfg.use_NTK_by_parts_rope:
+        frequencies = [_by_parts(f, cfg) for f in frequencies]
+    elif cfg.use_yarn_rope and not (local and cfg.yarn_global_attn_only):
+        frequencies, scale = _yarn(frequencies, base, cfg), cfg.yarn_attention_factor
+    else:
+        frequencies = [f / cfg.rotary_scaling_factor for f in frequencies]
+    return Rotary(tuple(frequencies), scale, cfg.rotary_adjacent_pairs)
+
+
+def _dynamic_stretch(cfg: HookedTransformerConfig) -> float:
+    # Qwen's rule: how far the context exceeds the trained length, rounded up to 2^n - 1.
+    assert cfg.train_seq_length is not None
+    octaves = math.ceil(math.log2(cfg.n_ctx / cfg.train_seq_length) + 1)
+    return max(2.0**octaves - 1, 1.0)
+
+
+def _by_parts(frequency: float, cfg: HookedTransformerConfig) -> float:
+    # Llama 3.1: wavelengths beyond the trained context are stretched, short ones kept, those between blended.
+    low, high = cfg.NTK_by_parts_low_freq_factor, cfg.NTK_by_parts_high_freq_factor
+    turns = cfg.NTK_original_ctx_len * frequency / (2 * math.pi)
+    blend = min(max((turns - low) / (high - low), 0.0), 1.0)
+    return (1 - blend) * frequency / cfg.NTK_by_parts_factor + blend * frequency
+
+
+def _yarn(frequencies: list[float], base: float, cfg: HookedTransformerConfig) -> list[float]:
+    # arXiv 2309.00071: like by-parts, with the blend linear in the dimension's index.
+    dim = 2 * len(frequencies)
+
+    def index(turns: float) -> float:
+        return dim * math.log(cfg.yarn_original_max_position_embeddings / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+    low, high = index(cfg.yarn_beta_fast), index(cfg.yarn_beta_slow)
+    if cfg.yarn_truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    span = max(high - low, 0.001)
+    blends = [min(max((i - low) / span, 0.0), 1.0) for i in range(len(frequencies))]
+    return [f * (1 - b) + f / cfg.yarn_factor * b for f, b in zip(frequencies, blends, strict=True)]
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """What each head loses per position of distance (arXiv 2108.12409).
+
+    Example:
+        >>> alibi_slopes(2)
+        [0.0625, 0.00390625]
+    """
+    power = 2 ** math.floor(math.log2(n_heads))
+    slopes = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2.0 ** (-4 * (i + 1) / power) for i in range(0, 2 * (n_heads - power), 2)]
+    return slopes + between
+
+
+def log_stretch(positions: Int[Tensor, "batch pos"], train_length: int) -> Float[Tensor, "batch pos 1 1"]:
+    """What queries beyond the trained length are multiplied by: log(position + 1) to the base of that length."""
+    stretch = (positions + 1).float().log() / math.log(train_length)
+    return stretch.clamp(min=1.0)[..., None, None]

@@ -1,0 +1,182 @@
+"""The native host: a decoder-only transformer whose forward pass has a hook point at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.errors import ConfigurationError
+from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
+from transformer_lens.hooks.names import bridge_aliases
+from transformer_lens.native.block import TransformerBlock
+from transformer_lens.native.embed import Embed, PosEmbed, Unembed
+from transformer_lens.native.frame import Frame
+from transformer_lens.native.initialize import init_weights
+from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.native.norms import make_norm
+from transformer_lens.native.weights_view import StackedWeights
+
+OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
+
+
+class NativeTransformer(StackedWeights, HookedRootModule):
+    """Embedding, blocks, final norm, unembedding; from token ids or a residual stream to a stream or logits."""
+
+    def __init__(self, cfg: HookedTransformerConfig):
+        super().__init__()
+        if cfg.d_vocab == -1 or cfg.d_vocab_out == -1:
+            raise ConfigurationError("d_vocab is missing: give it, or a tokenizer whose vocabulary says it.")
+        self.cfg = cfg
+        self.embed = Embed(cfg)
+        self.hook_tokens = HookPoint()  # [batch, pos]
+        self.hook_embed = HookPoint()  # [batch, pos, d_model]
+        if cfg.positional_embedding_type in ("standard", "shortformer"):
+            self.pos_embed = PosEmbed(cfg)
+            self.hook_pos_embed = HookPoint()  # [batch, pos, d_model]
+        self.blocks = nn.ModuleList(TransformerBlock(cfg, layer) for layer in range(cfg.n_layers))
+        self.ln_final = make_norm(cfg, final=True)
+        self.unembed = Unembed(cfg)
+        self.register_state_dict_post_hook(_contiguous)
+        self.register_load_state_dict_pre_hook(_without_old_buffers)
+        if cfg.init_weights:
+            self.init_weights()
+        self.setup()
+
+    def init_weights(self) -> None:
+        """Draw new weights, as `cfg.init_mode`, `cfg.initializer_range` and `cfg.seed` say."""
+        init_weights(self, self.cfg)
+
+    def other_spellings(self, names: list[str]) -> dict[str, str]:
+        """The bridge's names of these hook points."""
+        return bridge_aliases(names)
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        tokens: Int[Tensor, "batch pos"] | None,
+        embeddings: Float[Tensor, "batch pos d_model"] | None,
+        frame: Frame,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
+        """The stream entering block 0, and position embeddings that go to queries and keys instead (shortformer)."""
+        if embeddings is None:
+            if tokens is None:
+                raise ValueError("Either tokens or embeddings must be given.")
+            embeddings = self.embed(self.hook_tokens(tokens))
+        embedded = self.hook_embed(embeddings)
+        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+            return embedded, None
+        self._check_length(frame, embedded.shape[1])
+        position = self.hook_pos_embed(self.pos_embed.at(frame, embedded.shape[0]))
+        if self.cfg.positional_embedding_type == "shortformer":
+            return embedded, position
+        return embedded + position, None
+
+    def _check_length(self, frame: Frame, length: int) -> None:
+        total = frame.offset + length
+        if total > self.cfg.n_ctx and (frame.real is None or int(frame.positions.max()) >= self.cfg.n_ctx):
+            raise ValueError(f"{total} tokens exceed this model's context of n_ctx={self.cfg.n_ctx} positions.")
+
+    def run_blocks(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        frame: Frame,
+        position: Float[Tensor, "batch pos d_model"] | None = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+        layers: slice = slice(None),
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream after these layers; no other layer runs."""
+        entries: list[Any] = [None] * self.cfg.n_layers if past_kv_cache is None else list(past_kv_cache.entries)
+        for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
+            if self.cfg.n_devices > 1:
+                residual, frame, position = _moved(block, residual, frame, position)
+            residual = block(residual, shortformer_pos_embed=position, past_kv_cache_entry=entry, frame=frame)
+        return residual
+
+    def logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """The final norm, the unembedding and the soft cap of logits."""
+        if self.cfg.n_devices > 1:
+            residual = residual.to(self.W_U.device)
+        logits: Tensor = self.unembed(self.ln_final(residual))
+        cap = self.cfg.output_logits_soft_cap
+        return cap * (logits / cap).tanh() if cap > 0 else logits
+
+    def last_layer_looked_at(self) -> int:
+        """How many layers must run for all that anybody hooked inside the model to be seen.
+
+        n_layers + 1 where the final norm or the unembedding is hooked.
+        """
+        if _looked_at(self.ln_final) or _looked_at(self.unembed):
+            return self.cfg.n_layers + 1
+        looked = [layer + 1 for layer, block in enumerate(self.blocks) if _looked_at(block)]
+        return max(looked, default=0)
+
+    # --- flags --------------------------------------------------------------------------------------------------
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether caching everything stores each head's output (naming its hook always works)."""
+        self.cfg.use_attn_result = use_attn_result
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Whether caching everything stores separate q, k and v inputs (naming their hooks always works)."""
+        if use_split_qkv_input and self.cfg.use_attn_in:
+            raise ConfigurationError("use_attn_in is on: one input for all three, or one for each, not both.")
+        self.cfg.use_split_qkv_input = use_split_qkv_input
+
+    def set_use_attn_in(self, use_attn_in: bool) -> None:
+        """Whether caching everything stores the attention input of each head (naming its hook always works)."""
+        if use_attn_in and self.cfg.use_split_qkv_input:
+            raise ConfigurationError("use_split_qkv_input is on: one input for all three, or one for each, not both.")
+        self.cfg.use_attn_in = use_attn_in
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
+        if use_hook_mlp_in and self.cfg.attn_only:
+            raise ConfigurationError("use_hook_mlp_in has no effect: this model is attention-only.")
+        self.cfg.use_hook_mlp_in = use_hook_mlp_in
+
+    def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
+        """Whether key and value hooks see one entry for each query head, under grouped-query attention."""
+        if ungroup_grouped_query_attention and self.cfg.n_key_value_heads is None:
+            raise ConfigurationError("ungroup_grouped_query_attention has no effect without n_key_value_heads.")
+        self.cfg.ungroup_grouped_query_attention = ungroup_grouped_query_attention
+
+
+def _looked_at(part: nn.Module) -> bool:
+    for module in part.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(hooks) or (isinstance(module, HookPoint) and is_live(module)):
+            return True
+    return False
+
+
+def _moved(
+    block: nn.Module, residual: Tensor, frame: Frame, position: Tensor | None
+) -> tuple[Tensor, Frame, Tensor | None]:
+    device = next(block.parameters()).device
+    return residual.to(device), frame.to(device), None if position is None else position.to(device)
+
+
+def _contiguous(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
+    # Strided parameters are written as plain ones, so that safetensors and friends take them.
+    for name, value in state_dict.items():
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.is_contiguous():
+            state_dict[name] = value.contiguous()
+
+
+def _without_old_buffers(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    # Checkpoints of 2.x and 3.x hold masks and rotary tables, which are computed here.
+    for name in [name for name in state_dict if name.endswith(OLD_BUFFERS)]:
+        del state_dict[name]
