@@ -8,7 +8,6 @@ from os import PathLike
 from typing import Any, Self
 
 import torch
-
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -68,7 +67,7 @@ class ActivationCache(Mapping[Any, Tensor]):
         for candidate in candidates:
             stored = self.cache_dict.aliases.get(candidate, candidate) + suffix
             if stored in self.cache_dict:
-                return stored
+                return str(stored)
         wanted = candidates[-1] + suffix
         near = nearest(wanted, [*self.cache_dict, *self.cache_dict.aliases])
         raise UnknownNameError(f"The cache holds no {wanted!r} (asked for as {key!r}).{near}")
@@ -181,5 +180,3 @@ class ActivationCache(Mapping[Any, Tensor]):
 def _has_batch(name: str) -> bool:
     info = describe(name.removesuffix(GRADIENT))
     return info is None or info.axes.startswith("batch ")
-
-

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -204,13 +203,13 @@ class HookedTransformer(NativeTransformer):
             encoded = self.codec.encode(
                 input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.W_E.device
             )
-            if mask is None and not bool(encoded.mask.all()):
-                mask = encoded.mask
+            if mask is None and not bool(encoded.attention_mask.all()):
+                mask = encoded.attention_mask
             return encoded.tokens, None, mask
         if input.is_floating_point():
             if input.ndim != 3 or input.shape[-1] != self.cfg.d_model:
                 raise ValueError(
-                    f"Embeddings have shape [batch, pos, {self.cfg.d_model}]; got {tuple(input.shape)} of {input.dtype}."
+                    f"Embeddings have shape [batch, pos, {self.cfg.d_model}]; got {tuple(input.shape)}, {input.dtype}."
                 )
             return None, input, mask
         tokens = input[None] if input.ndim == 1 else input
@@ -308,7 +307,9 @@ class HookedTransformer(NativeTransformer):
         if return_type == "logits":
             return logits
         if start.tokens is None:
-            raise ValueError(f'return_type="{return_type}" needs token ids to predict; give tokens, not embeddings only.')
+            raise ValueError(
+                f'return_type="{return_type}" needs token ids to predict; give tokens, not embeddings only.'
+            )
         loss = self.loss_fn(logits, start.tokens, start.mask, per_token=loss_per_token)
         return loss if return_type == "loss" else Output(logits, loss)
 
@@ -367,7 +368,9 @@ class HookedTransformer(NativeTransformer):
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
         """This model, on a CUDA device."""
-        return self.to("cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device)
+        return self.to(
+            "cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device
+        )
 
     def cpu(self) -> Self:
         """This model, on the CPU."""
@@ -385,5 +388,3 @@ class HookedTransformer(NativeTransformer):
 
 def _pads_only_at_the_end(mask: Int[Tensor, "batch pos"]) -> bool:
     return bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all())
-
-

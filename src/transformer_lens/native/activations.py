@@ -41,7 +41,7 @@ class XIELU(nn.Module):
 
     def __init__(self, dtype: torch.dtype = torch.float32):
         super().__init__()
-        start = torch.tensor([0.8], dtype=dtype)
+        start = torch.tensor(0.8, dtype=dtype)
         self.alpha_p = nn.Parameter(start.expm1().log())
         self.alpha_n = nn.Parameter((start - 0.5).expm1().log())
         self.register_buffer("beta", torch.tensor(0.5, dtype=dtype))

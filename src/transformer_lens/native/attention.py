@@ -102,14 +102,19 @@ class Attention(nn.Module):
         if frame is None:
             offset = 0 if past_kv_cache_entry is None else past_kv_cache_entry.past_keys.shape[1]
             frame = Frame.make(query_input.shape[1], query_input.device, attention_mask, offset)
-        q = self.hook_q(self._project(query_input, self.W_Q, self.b_Q))
-        k = self.hook_k(self._project(key_input, *self.key_weights()))
-        v = self.hook_v(self._project(value_input, *self.value_weights()))
+        q = self.hook_q(_project(query_input, self.W_Q, self.b_Q))
+        k = self.hook_k(_project(key_input, *self.key_weights()))
+        v = self.hook_v(_project(value_input, *self.value_weights()))
+        if (clip := self.cfg.clip_qkv) is not None:
+            q, k, v = (x.clamp(-clip, clip) for x in (q, k, v))
         if self.cfg.use_qk_norm:
             q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
         if self.rotary is not None:
-            angles = frame.angles(self.rotary)
-            q, k = self.rotary.rotate(q, angles), self.rotary.rotate(k, angles)
+            rotary = self.rotary
+            if self.cfg.use_dynamic_ntk_rope:
+                rotary = make_rotary(self.cfg, self.window is not None, frame.offset + q.shape[1])
+            angles = frame.angles(rotary)
+            q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
             if self.cfg.use_logn_attn and self.cfg.train_seq_length is not None:
                 q = q * log_stretch(frame.positions, self.cfg.train_seq_length).to(q.dtype)
             q, k = self.hook_rot_q(q), self.hook_rot_k(k)
@@ -121,14 +126,6 @@ class Attention(nn.Module):
         result = self.hook_result(torch.einsum("bphk,hkd->bphd", z, self.W_O))
         summed: Tensor = result.sum(-2) + self.b_O
         return summed
-
-    def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-        if x.ndim == 3:
-            heads = project_in(x, weight, bias)
-        else:
-            heads = torch.einsum("bphd,hdk->bphk", x, weight) + bias
-        clip = self.cfg.clip_qkv
-        return heads if clip is None else heads.clamp(-clip, clip)
 
     @property
     def scale(self) -> float:
@@ -258,6 +255,12 @@ class GroupedQueryAttention(Attention):
     def value_weights(self) -> tuple[Tensor, Tensor]:
         """W_V and b_V, for as many heads as the hooks see."""
         return (self.W_V, self.b_V) if self.cfg.ungroup_grouped_query_attention else (self._W_V, self._b_V)
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+    if x.ndim == 3:
+        return project_in(x, weight, bias)
+    return torch.einsum("bphd,hdk->bphk", x, weight) + bias
 
 
 def _flat_norm(norm: nn.Module, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +40,8 @@ def _draw(
     fan_in, fan_out = _fans(leaf, shape, transposed)
     if cfg.init_mode == "muP" and leaf == "W_U":
         return normal * scale / fan_in
-    power = fan_in if cfg.init_mode.startswith(("kaiming", "muP")) else (fan_in + fan_out) / 2
-    deviation = scale / power**0.5
+    fan = fan_in if cfg.init_mode.startswith(("kaiming", "muP")) else (fan_in + fan_out) / 2
+    deviation = scale / math.sqrt(fan)
     if cfg.init_mode.endswith("uniform"):
         return (2 * torch.rand(shape, generator=generator) - 1) * deviation * 3**0.5
     return normal * deviation

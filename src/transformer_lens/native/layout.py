@@ -35,7 +35,8 @@ def project_in(
     """x · W + b for each head."""
     n_heads, d_model, d_head = weight.shape
     block = weight.permute(1, 0, 2).reshape(d_model, n_heads * d_head)  # a view, in our own layout
-    return linear(x, block.T, bias.flatten()).unflatten(-1, (n_heads, d_head))
+    heads: Tensor = linear(x, block.T, bias.flatten()).unflatten(-1, (n_heads, d_head))
+    return heads
 
 
 def project_out(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, one_hot
 
 from transformer_lens.config import HookedTransformerConfig
-from transformer_lens.hooks import HookPoint
+from transformer_lens.hooks import HookPoint, is_live
 from transformer_lens.native.activations import make_activation
 from transformer_lens.native.layout import matrix
 from transformer_lens.native.norms import LayerNorm, LayerNormPre
@@ -127,7 +127,7 @@ class MoE(nn.Module):
         taken = one_hot(chosen, self.num_experts).permute(2, 1, 0)  # [expert, chosen, token]
         for expert, routed in zip(self.experts, taken, strict=True):
             slot, token = routed.nonzero(as_tuple=True)
-            if token.numel():
+            if token.numel() or any(is_live(m) for m in expert.modules() if isinstance(m, HookPoint)):
                 output = output.index_add(0, token, expert(tokens[token]) * weights[token, slot, None])
         return output
 

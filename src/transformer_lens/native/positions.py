@@ -48,8 +48,13 @@ class Rotary:
         return torch.cat([-second, first], -1)
 
 
-def make_rotary(cfg: HookedTransformerConfig, local: bool = False) -> Rotary:
+def make_rotary(cfg: HookedTransformerConfig, local: bool = False, length: int = 0) -> Rotary:
     """The rotary embedding of global layers, or of local ones.
+
+    Args:
+        cfg: the configuration.
+        local: for layers with a sliding window.
+        length: tokens in the pass, cached ones included; only dynamic NTK depends on it.
 
     Example:
         >>> cfg = HookedTransformerConfig(
@@ -60,27 +65,25 @@ def make_rotary(cfg: HookedTransformerConfig, local: bool = False) -> Rotary:
     """
     dim = cfg.rotary_dim or cfg.d_head
     own_base = local and cfg.rotary_base_local is not None
-    base = float(cfg.rotary_base_local if own_base and cfg.rotary_base_local is not None else cfg.rotary_base)
+    base = float((cfg.rotary_base_local if own_base else None) or cfg.rotary_base)
     if cfg.use_dynamic_ntk_rope:
-        base *= _dynamic_stretch(cfg) ** (dim / (dim - 2))
+        base *= _dynamic_stretch(length, cfg.train_seq_length or length) ** (dim / (dim - 2))
     frequencies = [base ** (-i / dim) for i in range(0, dim, 2)]
     scale = 1.0
-    if own_base:
-        pass  # a base of its own is not rescaled
-    elif cfg.use_NTK_by_parts_rope:
+    if cfg.use_NTK_by_parts_rope:
         frequencies = [_by_parts(f, cfg) for f in frequencies]
     elif cfg.use_yarn_rope and not (local and cfg.yarn_global_attn_only):
         frequencies, scale = _yarn(frequencies, base, cfg), cfg.yarn_attention_factor
-    else:
+    elif not own_base:  # a base of its own is not rescaled linearly (Gemma 3)
         frequencies = [f / cfg.rotary_scaling_factor for f in frequencies]
     return Rotary(tuple(frequencies), scale, cfg.rotary_adjacent_pairs)
 
 
-def _dynamic_stretch(cfg: HookedTransformerConfig) -> float:
-    # Qwen's rule: how far the context exceeds the trained length, rounded up to 2^n - 1.
-    assert cfg.train_seq_length is not None
-    octaves = math.ceil(math.log2(cfg.n_ctx / cfg.train_seq_length) + 1)
-    return max(2.0**octaves - 1, 1.0)
+def _dynamic_stretch(length: int, trained: int) -> float:
+    # Qwen's rule: nothing within the trained length; beyond it, the excess rounded up to 2^n - 1.
+    if length <= trained:
+        return 1.0
+    return 2.0 ** math.ceil(math.log2(length / trained) + 1) - 1
 
 
 def _by_parts(frequency: float, cfg: HookedTransformerConfig) -> float:
@@ -102,7 +105,7 @@ def _yarn(frequencies: list[float], base: float, cfg: HookedTransformerConfig) -
     if cfg.yarn_truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
-    span = max(high - low, 0.001)
+    span = high - low if high != low else 0.001
     blends = [min(max((i - low) / span, 0.0), 1.0) for i in range(len(frequencies))]
     return [f * (1 - b) + f / cfg.yarn_factor * b for f, b in zip(frequencies, blends, strict=True)]
 

@@ -178,5 +178,8 @@ def _without_old_buffers(
     error_msgs: list[str],
 ) -> None:
     # Checkpoints of 2.x and 3.x hold masks and rotary tables, which are computed here.
-    for name in [name for name in state_dict if name.endswith(OLD_BUFFERS)]:
+    unused = (
+        [] if hasattr(module, "pos_embed") else [f"{prefix}pos_embed.W_pos"]
+    )  # NOTE: 3.x kept one beside alibi, unread
+    for name in [name for name in state_dict if name.endswith(OLD_BUFFERS) or name in unused]:
         del state_dict[name]
