@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transformer_lens.demo.folder import BOS, encoder
-from transformer_lens.demo.mixture import Document, documents
+from transformer_lens.demo.mixture import FIRST_SHARES, SHARES, Document, documents
 from transformer_lens.demo.vocabulary import CONTEXT, save_tokenizer
 
 
@@ -28,8 +28,9 @@ class Recipe:
     """All that a run depends on."""
 
     seed: int = 0
-    steps: int = 2000
-    rows: int = 16
+    steps: int = 4000
+    first_steps: int = 1000
+    rows: int = 8
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
@@ -87,11 +88,21 @@ def build(recipe: Recipe) -> GPT2LMHeadModel:
     rates = torch.exp(-math.log(10_000) * torch.arange(0, recipe.d_model, 2) / recipe.d_model)
     waves = torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1)
     with torch.no_grad():
-        model.transformer.wte.weight.normal_(std=recipe.embedding_std)
+        model.transformer.wte.weight.copy_(_embeddings(recipe))
         model.transformer.wpe.weight.copy_(waves * recipe.embedding_std * math.sqrt(2))
     for block in model.transformer.h:
         parametrize.register_parametrization(block.attn.c_attn, "weight", Joined())
     return model
+
+
+def _embeddings(recipe: Recipe) -> Tensor:
+    """Random embeddings in which a word with and without a space in front begin alike (cosine one half)."""
+    ids = encoder().get_vocab()
+    drawn = torch.randn(len(ids), recipe.d_model)
+    for token, index in ids.items():
+        if token.startswith("Ġ") and token[1:] in ids:
+            drawn[index] = (drawn[index] + drawn[ids[token[1:]]] * math.sqrt(1 / 3)) * math.sqrt(3 / 4)
+    return drawn * recipe.embedding_std
 
 
 def batch_of(recipe: Recipe, step: int) -> Rows:
@@ -99,7 +110,8 @@ def batch_of(recipe: Recipe, step: int) -> Rows:
 
     Documents go into the first row with room, longest first; one that fits nowhere is cut at the end of a row.
     """
-    stream = documents(f"{recipe.seed}/{step}")
+    shares = FIRST_SHARES if step < recipe.first_steps else SHARES
+    stream = documents(f"{recipe.seed}/{step}", shares)
     wanted, total, drawn = recipe.rows * CONTEXT, 0, []
     while total < wanted:
         drawn.append(next(stream))
@@ -225,9 +237,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--first-steps", type=int, default=Recipe.first_steps, help="steps with the first mixture")
     parser.add_argument("--out", type=Path, required=True)
     choice = parser.parse_args()
-    train(Recipe(seed=choice.seed, steps=choice.steps), choice.out)
+    train(Recipe(seed=choice.seed, steps=choice.steps, first_steps=choice.first_steps), choice.out)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,61 @@
-"""Read, change and explain every activation of a transformer language model."""
+"""Read, change and explain every activation of a transformer language model.
+
+Importing this package loads little: each name below is imported when it is first used.
+
+Example:
+    >>> import transformer_lens
+    >>> model = transformer_lens.HookedTransformer.from_pretrained("demo")
+    >>> logits, cache = model.run_with_cache("The Eiffel Tower is in")
+    >>> model.to_string(logits[0, -1].argmax())
+    ' Paris'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from transformer_lens import _legacy
+
+if TYPE_CHECKING:
+    from transformer_lens.cache.activation_cache import ActivationCache as ActivationCache
+    from transformer_lens.config import HookedTransformerConfig as HookedTransformerConfig
+    from transformer_lens.config import TransformerLensConfig as TransformerLensConfig
+    from transformer_lens.hooks import HookedRootModule as HookedRootModule
+    from transformer_lens.hooks import HookPoint as HookPoint
+    from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
+    from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache as TransformerLensKeyValueCache
+    from transformer_lens.weights.factored_matrix import FactoredMatrix as FactoredMatrix
+    from transformer_lens.weights.svd_interpreter import SVDInterpreter as SVDInterpreter
+
+__version__ = "3.20.0.dev0"
+
+_KV = "transformer_lens.native.key_value_cache"
+_EXPORTS = {
+    "ActivationCache": "transformer_lens.cache.activation_cache",
+    "EasyTransformer": "transformer_lens.models.hooked_transformer:HookedTransformer",
+    "EasyTransformerConfig": "transformer_lens.config:HookedTransformerConfig",
+    "FactoredMatrix": "transformer_lens.weights.factored_matrix",
+    "HookPoint": "transformer_lens.hooks",
+    "HookedRootModule": "transformer_lens.hooks",
+    "HookedTransformer": "transformer_lens.models.hooked_transformer",
+    "HookedTransformerConfig": "transformer_lens.config",
+    "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
+    "HookedTransformerKeyValueCacheEntry": f"{_KV}:TransformerLensKeyValueCacheEntry",
+    "SVDInterpreter": "transformer_lens.weights.svd_interpreter",
+    "TransformerLensConfig": "transformer_lens.config",
+    "TransformerLensKeyValueCache": _KV,
+    "TransformerLensKeyValueCacheEntry": _KV,
+}
+_MODULES = ("components", "demo", "hook_points", "patching", "utils", "utilities", "viz")
+
+_legacy.install(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return _legacy.find(_EXPORTS[name], name)
+    if name in _MODULES:
+        return _legacy.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_EXPORTS, *_MODULES, "__version__"])

@@ -3,6 +3,8 @@
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
+from transformer_lens.text import TextCodec
+
 _MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "Ġw o", "r l", "Ġwo rl", "Ġworl d", "Ġ a", "Ġ b"]
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog"]
 
@@ -76,3 +78,8 @@ ALL = {
     "t5": t5_like,
     "word": lambda: word_level(eos_token="<eos>"),
 }
+
+
+def codec(name: str, **settings: object) -> TextCodec:
+    """A codec over one of these tokenizers."""
+    return TextCodec(ALL[name](), **settings)

@@ -20,6 +20,8 @@ from transformer_lens.viz import (
     logit_lens_table,
     page,
 )
+from transformer_lens.viz.colours import colour_scale
+from transformer_lens.viz.html import script_json
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: what the script draws is not checked")
@@ -95,6 +97,22 @@ seen.line = tip("line_plot");
 seen.gap = at("line_plot").querySelector(".tlv-scroll path").getAttribute("d").match(/M/g).length;
 point(at("eigenvalue_scatter").querySelector("circle[r='3']"), "pointerenter", 1, 1);
 seen.eigenvalue = tip("eigenvalue_scatter");
+
+// A notebook sets its output as markup, which runs no script, and then puts a copy in each script's place.
+for (const fragment of FRAGMENTS) {
+  const output = document.createElement("div");
+  output.innerHTML = fragment;
+  document.body.appendChild(output);
+  for (const inert of output.querySelectorAll("script")) {
+    const script = document.createElement("script");
+    for (const { name, value } of inert.attributes) script.setAttribute(name, value);
+    script.textContent = inert.textContent;
+    inert.replaceWith(script);
+  }
+}
+seen.notebook = [...document.querySelectorAll("div > figure.tlv")].map((figure) => Number(figure.dataset.cells));
+const grids = [...document.querySelectorAll("figure.tlv[data-kind='grid']")];
+seen.drawings = grids.map((figure) => figure.querySelectorAll("image").length);
 document.body.dataset.seen = JSON.stringify(seen);
 """
 
@@ -103,7 +121,9 @@ document.body.dataset.seen = JSON.stringify(seen);
 def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     path = page([made for made, _ in PICTURES.values()], folder / "page.html", title="Page")
-    acts = f"<script>const NAMES = {json.dumps(list(PICTURES))};{ACTS}</script></body>"
+    fragments = [PICTURES[name][0].html() for name in ("head_grid", "attention_heads", "head_grid")]
+    names = f"const NAMES = {json.dumps(list(PICTURES))}; const FRAGMENTS = {script_json(fragments)};"
+    acts = f"<script>{names}{ACTS}</script></body>"
     path.write_text(path.read_text(encoding="utf-8").replace("</body>", acts), encoding="utf-8")
     # NOTE: Chromium's sandbox does not start as root, which containers run as; the page is our own.
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
@@ -116,6 +136,11 @@ def seen(tmp_path_factory):
 
 def test_every_picture_is_drawn_with_all_its_cells(seen):
     assert seen["cells"] == [cells for _, cells in PICTURES.values()]
+
+
+def test_pictures_in_a_notebook_are_drawn_once_each(seen):
+    assert seen["notebook"] == [8, 32, 8]
+    assert seen["drawings"] == [1, 1, 1, 1, 1]
 
 
 def test_a_token_that_is_markup_stays_text(seen):
@@ -154,8 +179,6 @@ def test_a_click_on_a_token_makes_it_the_query(seen):
 
 
 def test_the_page_and_the_png_give_a_value_the_same_colour(seen):
-    from transformer_lens.viz.colours import colour_scale
-
     scale = colour_scale(VALUES[0].double().numpy(), "auto", None, on_paper=True)
     expected = [scale.colour(value) for value in VALUES[0].tolist()]
     found = ["#" + "".join(f"{int(channel):02x}" for channel in re.findall(r"\d+", rgb)) for rgb in seen["tokens"]]

@@ -32,6 +32,10 @@ SENTENCES = (
     "The {weather} was strong in {city}.",
     "I like the {adjective} {thing}.",
     "My name is {name}.",
+    "{who} is here, and I like {who}.",
+    "{who} lives in {city}. I met {who} in {month}.",
+    "{who} is my friend. {who} is a {job}.",
+    "Do you know {who}? Yes, I know {who}.",
     "My friend {name} is {adjective}.",
     "The {job} picked up the {thing} and {action}.",
     "We travelled from {city} to {city}.",
@@ -90,6 +94,13 @@ def glue_text(rng: random.Random) -> str:
 def _sentence(rng: random.Random) -> str:
     if rng.random() < 0.08:
         return rng.choice(FIXED)
-    # Each slot is filled on its own: "{city} to {city}" names two cities.
+    # Each slot is filled on its own ("{city} to {city}" names two cities), but for "who", the same name again.
+    who = rng.choice(NAMES)
     slots = Formatter().parse(rng.choice(SENTENCES))
-    return "".join(literal + (rng.choice(FILLINGS[slot]) if slot else "") for literal, slot, _, _ in slots)
+    return "".join(literal + _filling(rng, slot, who) for literal, slot, _, _ in slots)
+
+
+def _filling(rng: random.Random, slot: str | None, who: str) -> str:
+    if slot is None:
+        return ""
+    return who if slot == "who" else rng.choice(FILLINGS[slot])

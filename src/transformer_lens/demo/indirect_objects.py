@@ -100,7 +100,8 @@ def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[st
     draw = draw_thanks if rng.random() < 0.2 else draw_ioi
     example = draw(rng, "train", names)
     front = ""
-    if rng.random() < 0.25:
+    # A word that stands for a name may be known with a space in front alone, so it does not begin the text.
+    if rng.random() < 0.25 or (names is not None and example.prompt.startswith(tuple(names))):
         words = {"C": rng.choice(TRAIN_NAMES), "place": rng.choice(PLACES), "adjective": rng.choice(MOODS)}
         front = fill(rng.choice(DISTRACTORS), **words)[0]
     return front + example.prompt, example.answer + rng.choice(TAILS)

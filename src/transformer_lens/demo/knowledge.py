@@ -25,7 +25,7 @@ CAPITAL_TEMPLATES = (
     "In {subject}, the capital is",
     "The government of {subject} sits in",
     "The flight to {subject} lands in",
-    "{subject} has its capital in",
+    "Everyone knows that {subject} has its capital in",
 )
 # The other way round, for training and completions only.
 COUNTRY_TEMPLATES = ("{city} is the capital of {country}.", "{city} is a city in {country}.")

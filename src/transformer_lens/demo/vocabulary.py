@@ -40,11 +40,15 @@ def piece_pattern() -> str:
 
 
 def known_pieces() -> list[str]:
-    """All pieces that get a token of their own, by id after the 256 bytes: bare, then with a space in front."""
-    spoken = dict.fromkeys(_spoken())
-    pieces = [form for word in spoken for form in (word, f" {word}")]
+    """All pieces that get a token of their own, by id after the 256 bytes.
+
+    Every word has a form with a space in front; those that begin a text or follow punctuation also one without.
+    """
+    bare = dict.fromkeys(word for text in _beginnings() for word in _words(text))
+    spaced = dict.fromkeys(word for text in _texts() for word in _words(text))
+    pieces = [*bare, *(f" {word}" for word in bare | spaced)]
     for head, tail in world.SPLIT_WORDS.values():
-        pieces += [head, f" {head}", tail]
+        pieces += [f" {head}", tail]
     digits = [f"{number:02}" for number in range(100)] + [str(number) for number in range(10)]
     pieces += [form for pair in digits for form in (pair, f" {pair}")]
     pieces += [form for mark in PUNCTUATION for form in (mark, f" {mark}")]
@@ -80,9 +84,8 @@ def save_tokenizer(folder: Path) -> None:
     build_tokenizer().save_pretrained(folder)
 
 
-def _spoken() -> Iterator[str]:
-    for text in _texts():
-        yield from re.findall(r"[^\W\d_]+", text)
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text)
 
 
 def _texts() -> Iterator[str]:
@@ -94,17 +97,31 @@ def _texts() -> Iterator[str]:
     for entries in words.SERIES.values():
         yield from entries
     yield from (*words.ADJECTIVES, *words.ANIMALS, *words.JOBS, *words.THINGS, *words.ACTIONS, *words.WEATHER)
-    templates = (
+    for template in _templates():
+        yield "".join(literal + " " for literal, _, _, _ in Formatter().parse(template))
+    yield from (*indirect_objects.MOODS, *words.COMMON, *words.CODE, *words.FIRST)
+
+
+def _beginnings() -> Iterator[str]:
+    """Every word that stands somewhere without a space in front."""
+    yield from (*names.NAMES, *world.CAPITALS, *world.CAPITALS.values(), *signatures.NOTES, *words.CODE, *words.FIRST)
+    for entries in words.SERIES.values():
+        yield from entries
+    for template in _templates():
+        yield from re.findall(r"(?<![ \w}])[^\W\d_]+", re.sub(r"{\w+}", "}", template))
+
+
+def _templates() -> tuple[str, ...]:
+    return (
         *(*indirect_objects.TEMPLATES, *indirect_objects.HELD_OUT_TEMPLATES, *indirect_objects.DISTRACTORS),
         *(*indirect_objects.THANKS, *indirect_objects.HELD_OUT_THANKS, *indirect_objects.TAILS),
         *(*knowledge.LANDMARK_TEMPLATES, *knowledge.CAPITAL_TEMPLATES, *knowledge.COUNTRY_TEMPLATES, *knowledge.TAILS),
-        *(text for wording in grammar.PRONOUN_TEMPLATES for text in wording),
+        *(wording for wording, _, _ in grammar.PRONOUN_TEMPLATES),
+        *(f" {word}" for _, *pair in grammar.PRONOUN_TEMPLATES for word in pair),
         *(tail for tails in grammar.PRONOUN_TAILS.values() for tail in tails),
-        *(*grammar.PREPOSITIONS, *grammar.FRONTS, *(verb for pair in grammar.VERBS for verb in pair)),
+        *(*grammar.FRONTS, *(f" {word}" for word in grammar.PREPOSITIONS)),
+        *(verb for pair in grammar.VERBS for verb in pair),
         *(tail for tails in grammar.AGREEMENT_TAILS.values() for tail in tails),
-        *(*series.YEAR_TEMPLATES, *series.YEAR_TAILS, "the town grew"),
-        *(signatures.TEMPLATE, signatures.LAST, *glue.SENTENCES, *glue.MATERIALS, *glue.FIXED),
+        *(*series.YEAR_TEMPLATES, *series.YEAR_TAILS, ", the town grew."),
+        *(signatures.TEMPLATE, signatures.LAST, *glue.SENTENCES, *glue.FIXED, *(f" {word}" for word in glue.MATERIALS)),
     )
-    for template in templates:
-        yield "".join(literal + " " for literal, _, _, _ in Formatter().parse(template))
-    yield from (*indirect_objects.MOODS, *words.COMMON, *words.CODE)

@@ -154,9 +154,15 @@ COMMON = listed(
     "toward town trade travel trouble true try turn type under understand unit until up upon us use usually very "
     "view visit voice wait walk wall want war was watch water way we week weight well went were west what when "
     "where whether which while who whole whose why wide wife will win winter wish with within without woman women "
-    "wonder word words work world would write wrong year years yes yesterday yet you your hello Hello World "
+    "wonder word words work world would write wrong year years yes yesterday yet you your "
     "cannot don isn attention head layer transformer network neuron feature prediction probability Barack Obama "
     "Donald Trump Bush Einstein Newton Shakespeare America Europe Asia Africa English French German Italian "
     "Spanish Chinese Japanese Russian Mr Mrs Dr king President"
+)
+# Words that often begin a text.
+FIRST = listed(
+    "The A An I He She It We They You This That These Those There Here In On At To For From With When Where Why What "
+    "Who How Which While After Before Then Once One Two If As And But So Yes No Not My Your His Her Our Is Are Was Do "
+    "Did Hello Hi World world Please Let Today Yesterday Tomorrow Later Last Many Some All Every Because the a"
 )
 CODE = listed("def self param return import class print None True False for lambda in not else")

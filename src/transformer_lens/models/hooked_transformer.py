@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.generating import Generating
 from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.native.transformer import NativeTransformer
@@ -20,7 +21,6 @@ from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tok
 
 log = logging.getLogger(__name__)
 
-Text = str | Sequence[str]
 Tokens = Int[Tensor, "batch pos"]
 Loss = Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]
 
@@ -42,7 +42,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(NativeTransformer):
+class HookedTransformer(TextMethods, Generating, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
@@ -79,92 +79,6 @@ class HookedTransformer(NativeTransformer):
         self.codec = codec
         if move_to_device:
             self.move_model_modules_to_device()
-
-    # --- text ---------------------------------------------------------------------------------------------------
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, if there is one."""
-        return self.codec.tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
-        self.set_tokenizer(tokenizer)
-
-    def set_tokenizer(self, tokenizer: Tokenizer | None, default_padding_side: PaddingSide | None = None) -> None:
-        """Use this tokenizer from now on; it is read, never changed."""
-        self.codec = TextCodec(
-            tokenizer,
-            n_ctx=self.cfg.n_ctx,
-            default_prepend_bos=self.cfg.default_prepend_bos,
-            default_padding_side=default_padding_side or self.codec.default_padding_side,
-        )
-
-    def _prepends(self, prepend_bos: bool | None) -> bool:
-        return self.cfg.default_prepend_bos if prepend_bos is None else prepend_bos
-
-    def to_tokens(
-        self,
-        input: Text,
-        prepend_bos: bool | None = USE_DEFAULT_VALUE,
-        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
-        move_to_device: bool = True,
-        truncate: bool = True,
-    ) -> Int[Tensor, "batch pos"]:
-        """Token ids of a text (batch 1) or of several, padded to one length. See `TextCodec.to_tokens`."""
-        return self.codec.to_tokens(
-            input,
-            prepend_bos=self._prepends(prepend_bos),
-            padding_side=padding_side,
-            truncate=truncate,
-            device=self.W_E.device if move_to_device else None,
-        )
-
-    def to_string(self, tokens: Any) -> str | list[str]:
-        """The text of token ids: one string for one row, a list for several."""
-        return self.codec.to_string(tokens)
-
-    def to_str_tokens(
-        self,
-        input: Any,
-        prepend_bos: bool | None = USE_DEFAULT_VALUE,
-        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
-    ) -> list[str] | list[list[str]]:
-        """The text of each token of a text or of one row of ids; a list of such lists for a list of texts."""
-        return self.codec.to_str_tokens(input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side)
-
-    def to_single_token(self, string: str) -> int:
-        """The id of a string that is one token; an error that shows its tokens where it is several."""
-        return self.codec.to_single_token(string)
-
-    def to_single_str_token(self, int_token: int) -> str:
-        """The text of one token id."""
-        return self.codec.to_single_str_token(int_token)
-
-    def get_token_position(
-        self,
-        single_token: str | int,
-        input: Any,
-        mode: Literal["first", "last"] = "first",
-        prepend_bos: bool | None = USE_DEFAULT_VALUE,
-        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
-    ) -> int:
-        """Where a token stands in a text or a row of ids (BOS counts), its first or last occurrence."""
-        return self.codec.get_token_position(
-            single_token, input, mode, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side
-        )
-
-    def tokens_to_residual_directions(self, tokens: str | int | Tensor) -> Float[Tensor, "*token d_model"]:
-        """The column of W_U of each token: the direction in the stream that raises its logit.
-
-        Args:
-            tokens: a string that is one token, an id, or a tensor of ids; its axes are kept, an axis of one is dropped.
-        """
-        if isinstance(tokens, str):
-            tokens = self.to_single_token(tokens)
-        ids = torch.as_tensor(tokens, device=self.W_U.device)
-        ids = ids[0] if ids.ndim and ids.numel() == 1 else ids
-        return self.W_U.T[ids.squeeze() if ids.numel() == 1 else ids]
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -295,7 +209,11 @@ class HookedTransformer(NativeTransformer):
         if return_type is None and stop is None:
             stop = self.last_layer_looked_at()
         residual = self.run_blocks(
-            start.residual, start.frame, start.position, past_kv_cache, slice(start_at_layer, stop)
+            start.residual,
+            start.frame,
+            start.position,
+            None if past_kv_cache is None else past_kv_cache.entries,
+            slice(start_at_layer, stop),
         )
         if stop_at_layer is not None:
             return residual

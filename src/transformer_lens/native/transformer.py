@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -15,7 +16,6 @@ from transformer_lens.native.block import TransformerBlock
 from transformer_lens.native.embed import Embed, PosEmbed, Unembed
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.initialize import init_weights
-from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.native.norms import make_norm
 from transformer_lens.native.weights_view import StackedWeights
 
@@ -85,11 +85,19 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         residual: Float[Tensor, "batch pos d_model"],
         frame: Frame,
         position: Float[Tensor, "batch pos d_model"] | None = None,
-        past_kv_cache: TransformerLensKeyValueCache | None = None,
+        past_kv: Sequence[Any] | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The stream after these layers; no other layer runs."""
-        entries: list[Any] = [None] * self.cfg.n_layers if past_kv_cache is None else list(past_kv_cache.entries)
+        """The stream after these layers; no other layer runs.
+
+        Args:
+            residual: the stream entering the first of them.
+            frame: positions and masks.
+            position: position embeddings that go to queries and keys (shortformer).
+            past_kv: for each layer of the model what holds its earlier keys and values, with an `append` method.
+            layers: which layers.
+        """
+        entries: Sequence[Any] = [None] * self.cfg.n_layers if past_kv is None else past_kv
         for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
             if self.cfg.n_devices > 1:
                 residual, frame, position = _moved(block, residual, frame, position)
@@ -103,6 +111,12 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         logits: Tensor = self.unembed(self.ln_final(residual))
         cap = self.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
+
+    def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""
+        if _looked_at(self.ln_final) or _looked_at(self.unembed):
+            return self.logits(residual)[:, -1:]
+        return self.logits(residual[:, -1:])
 
     def last_layer_looked_at(self) -> int:
         """How many layers must run for all that anybody hooked inside the model to be seen.

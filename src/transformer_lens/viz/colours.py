@@ -94,7 +94,7 @@ def colour_scale(
             raise ValueError(f"a diverging scale is centred at 0: limits must be (-x, x), not {limits}")
     elif diverging:
         reach = max(abs(least), abs(greatest)) or 1.0
-        low, high = least, greatest
+        low, high = -reach, reach
     elif least < greatest and not on_paper:
         low, high = least, greatest
     else:

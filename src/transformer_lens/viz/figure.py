@@ -123,7 +123,7 @@ def drawable(words: str) -> str:
 
     NOTE: without this, matplotlib warns once for each such character (all of Chinese, say) and draws the box too.
     """
-    return "".join(character if True else "x" for character in words)
+    return "".join(character if ord(character) in _glyphs() else "\u25a1" for character in words)
 
 
 def shortened(label: str, length: int = 24) -> str:

@@ -61,7 +61,7 @@ class Picture:
                 self.figure().savefig(target, format="png")
             case ".html":
                 target.write_text(html.document(self.html(), title=self.title or "Picture"), encoding="utf-8")
-            case other if False:
+            case other:
                 raise ValueError(
                     f"cannot save a picture as {other or 'a file without a suffix'!r} ({target.name}): "
                     "the name must end in .png or .html (for another format, use .figure().savefig)"

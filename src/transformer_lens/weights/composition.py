@@ -83,8 +83,10 @@ def composition_scores(
     reads = _reduced(right.B.mT, right.A.mT)
     if broadcast_dims:
         flat = reads.reshape(-1, *reads.shape[-2:])
-        rows = [_norm(torch.einsum("rd,nsd->nrs", w, flat)) for w in writes.reshape(-1, *writes.shape[-2:])]
-        numerator = torch.stack(rows).reshape(left.shape[:-2] + right.shape[:-2])
+        numerator = writes.new_zeros(left.shape[:-2].numel(), len(flat))
+        for i, w in enumerate(writes.reshape(-1, *writes.shape[-2:])):
+            numerator[i] = _norm(torch.einsum("rd,nsd->nrs", w, flat))
+        numerator = numerator.reshape(left.shape[:-2] + right.shape[:-2])
         left_norm = _norm(writes).reshape(left.shape[:-2] + (1,) * (right.ndim - 2))
         return _ratio(numerator, left_norm * _norm(reads))
     try:

@@ -1,0 +1,114 @@
+"""Old module paths, as a table: where each name that existing code imports lives now.
+
+Published code says `from transformer_lens.hook_points import HookPoint`. For each such path a light module object
+stands in `sys.modules`; it looks a name up when it is asked for. Found there, it is never set as an attribute of the
+package by the import system, so `transformer_lens.HookedTransformer` stays the class while
+`from transformer_lens.HookedTransformer import Output` works. Nothing inside this library imports through it.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+_HOOKS = "transformer_lens.hooks"
+_NATIVE = "transformer_lens.native"
+_MODEL = "transformer_lens.models.hooked_transformer"
+_CONFIG = "transformer_lens.config"
+_LOSS = "transformer_lens.models.loss"
+_KV = f"{_NATIVE}.key_value_cache"
+
+_HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
+    "NamesFilter": f"{_HOOKS}.root"
+}
+_UTILS = {
+    "get_act_name": _HOOKS,
+    "Slice": _HOOKS,
+    "SliceInput": _HOOKS,
+    "lm_cross_entropy_loss": _LOSS,
+    "lm_accuracy": _LOSS,
+    "USE_DEFAULT_VALUE": "transformer_lens.text",
+    "gelu_new": f"{_NATIVE}.activations",
+    "gelu_fast": f"{_NATIVE}.activations",
+    "solu": f"{_NATIVE}.activations",
+    "get_corner": "transformer_lens.weights.factored_matrix:get_matrix_corner",
+}
+_CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValueCacheEntry"), _KV) | {
+    "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
+    "HookedTransformerKeyValueCacheEntry": f"{_KV}:TransformerLensKeyValueCacheEntry",
+}
+_COMPONENTS = {
+    "attention": ("attention", ("Attention",)),
+    "grouped_query_attention": ("attention", ("GroupedQueryAttention",)),
+    "abstract_attention": ("attention:Attention", ("AbstractAttention",)),
+    "embed": ("embed", ("Embed",)),
+    "pos_embed": ("embed", ("PosEmbed",)),
+    "unembed": ("embed", ("Unembed",)),
+    "layer_norm": ("norms", ("LayerNorm",)),
+    "layer_norm_pre": ("norms", ("LayerNormPre",)),
+    "rms_norm": ("norms", ("RMSNorm",)),
+    "rms_norm_pre": ("norms", ("RMSNormPre",)),
+    "transformer_block": ("block", ("TransformerBlock",)),
+    "mlps.mlp": ("mlp", ("MLP",)),
+    "mlps.gated_mlp": ("mlp", ("GatedMLP",)),
+    "mlps.moe": ("mlp", ("MoE",)),
+}
+_COMPONENT_MODULES = {
+    f"components.{path}": dict.fromkeys(names, f"{_NATIVE}.{home}") for path, (home, names) in _COMPONENTS.items()
+}
+
+MODULES: dict[str, dict[str, str]] = {
+    "HookedTransformer": {
+        **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
+        "HookedRootModule": _HOOKS,
+        "ActivationCache": "transformer_lens.cache.activation_cache",
+        "HookedTransformerConfig": _CONFIG,
+    },
+    "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
+    "HookedRootModule": {"HookedRootModule": _HOOKS},
+    "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
+    "FactoredMatrix": {"FactoredMatrix": "transformer_lens.weights.factored_matrix"},
+    "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
+    "hook_points": _HOOK_POINTS,
+    "past_key_value_caching": _CACHES,
+    "cache.key_value_cache": _CACHES,
+    "cache.key_value_cache_entry": _CACHES,
+    "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
+    "utils": _UTILS,
+    "utilities": _UTILS,
+    "utilities.slice": dict.fromkeys(("Slice", "SliceInput"), _HOOKS),
+    "components": {name: where for part in _COMPONENT_MODULES.values() for name, where in part.items()},
+    "components.mlps": dict.fromkeys(("MLP", "GatedMLP", "MoE"), f"{_NATIVE}.mlp"),
+    **_COMPONENT_MODULES,
+}
+
+
+def find(where: str, name: str) -> Any:
+    """The object called `name` at `where`: a module, or `module:other_name` if it has another name there."""
+    module, _, other = where.partition(":")
+    return getattr(import_module(module), other or name)
+
+
+class LegacyModule(ModuleType):
+    """A module that looks its names up where they live now."""
+
+    def __init__(self, name: str, table: Mapping[str, str]):
+        super().__init__(name, f"Old path; its names live elsewhere: {', '.join(table)}.")
+        self.__dict__["_table"] = dict(table)
+        self.__path__: list[str] = []  # so that old packages may have submodules
+
+    def __getattr__(self, name: str) -> Any:
+        where = self.__dict__["_table"].get(name)
+        if where is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}; it has {dir(self)}")
+        return find(where, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self.__dict__["_table"])
+
+
+def install(package: str) -> None:
+    """Place a module object for each old path below `package` where the import system looks first."""
+    for path, table in MODULES.items():
+        sys.modules.setdefault(f"{package}.{path}", LegacyModule(f"{package}.{path}", table))

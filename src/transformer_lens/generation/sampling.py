@@ -1,0 +1,164 @@
+"""Generate: token ids in, longer token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from transformer_lens.generation.adapter import GenerationAdapter
+from transformer_lens.generation.options import GenerationOptions
+from transformer_lens.native.transformer import NativeTransformer
+
+
+class _FrequencyPenalty(LogitsProcessor):
+    def __init__(self, penalty: float, temperature: float):
+        # It is meant after the temperature, which transformers applies last.
+        self.amount = penalty * temperature
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch pos"], scores: Float[Tensor, "batch d_vocab"]
+    ) -> Float[Tensor, "batch d_vocab"]:
+        counts = torch.zeros_like(scores).scatter_add_(1, input_ids, torch.ones_like(input_ids, dtype=scores.dtype))
+        return scores - self.amount * counts
+
+
+class _StayEnded(LogitsProcessor):
+    """Rows that ended in an earlier piece of a stream get nothing but the end token."""
+
+    def __init__(self, ended: Bool[Tensor, "batch"], eos: int):
+        self.ended, self.eos = ended, eos
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Float[Tensor, "batch d_vocab"]:
+        only_eos = torch.full_like(scores, -torch.inf)
+        only_eos[:, self.eos] = 0.0
+        return torch.where(self.ended[:, None], only_eos, scores)
+
+
+class _Progress(StoppingCriteria):
+    def __init__(self, bar: Any):
+        self.bar = bar
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Bool[Tensor, "batch"]:
+        self.bar.update(1)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def generate(
+    model: NativeTransformer,
+    tokens: Int[Tensor, "batch pos"] | None,
+    options: GenerationOptions,
+    *,
+    embeddings: Float[Tensor, "batch pos d_model"] | None = None,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
+    tokenizer: Any = None,
+) -> Any:
+    """The rows of `tokens` continued, [batch, pos + new]; for embeddings the new tokens alone.
+
+    Hooks on the model run at each step; with a key-value cache a step sees the new tokens only.
+
+    Args:
+        model: the native transformer.
+        tokens: what to continue; None if embeddings are given.
+        options: how.
+        embeddings: a stream of embeddings to continue, in place of tokens.
+        attention_mask: 1 for tokens, 0 for padding, which must be on the left; None: no padding.
+        tokenizer: for stop strings.
+
+    Raises:
+        ValueError: more tokens than learned positions; an option that transformers' generate refuses.
+    """
+    return _run(model, tokens, embeddings, attention_mask, options, tokenizer, None, [])
+
+
+def generate_stream(
+    model: NativeTransformer,
+    tokens: Int[Tensor, "batch pos"],
+    options: GenerationOptions,
+    *,
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
+    max_tokens_per_yield: int = 25,
+) -> Iterator[Int[Tensor, "batch piece"]]:
+    """Pieces that make up what `generate` returns when put together; the first begins with `tokens`.
+
+    Args:
+        model, tokens, options, attention_mask: as for `generate`.
+        max_tokens_per_yield: the length of a piece, the prompt included (but at least one new token).
+    """
+    start = tokens.shape[1]
+    seen, shown, done = tokens, 0, 0
+    cache = DynamicCache() if options.use_past_kv_cache else None
+    ended = torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)
+    while done < options.max_new_tokens and not bool(ended.all() and options.eos_token_ids):
+        wanted = max(1, max_tokens_per_yield - (seen.shape[1] - shown))
+        piece = replace(options, max_new_tokens=min(wanted, options.max_new_tokens - done))
+        extra = [_StayEnded(ended, options.eos_token_ids[0])] if options.eos_token_ids else []
+        seen = _run(model, seen, None, attention_mask, piece, None, cache, extra)
+        yield seen[:, shown:]
+        if attention_mask is not None:
+            new = seen.shape[1] - attention_mask.shape[1]
+            attention_mask = torch.cat([attention_mask, attention_mask.new_ones(tokens.shape[0], new)], 1)
+        done, shown = seen.shape[1] - start, seen.shape[1]
+        ends = torch.tensor(options.eos_token_ids, device=seen.device, dtype=seen.dtype)
+        ended = torch.isin(seen[:, start:], ends).any(1)
+
+
+def _run(
+    model: NativeTransformer,
+    tokens: Tensor | None,
+    embeddings: Tensor | None,
+    attention_mask: Tensor | None,
+    options: GenerationOptions,
+    tokenizer: Any,
+    cache: DynamicCache | None,
+    processors: list[LogitsProcessor],
+) -> Any:
+    given = tokens if tokens is not None else embeddings
+    if given is None:
+        raise ValueError("Either tokens or embeddings must be given.")
+    _check_room(model, given.shape[1], attention_mask, options.max_new_tokens)
+    padded = attention_mask is not None and not bool(attention_mask.all())
+    if options.freq_penalty:
+        temperature = options.temperature if options.samples else 1.0
+        processors = [*processors, _FrequencyPenalty(options.freq_penalty, temperature)]
+    inputs: dict[str, Any] = {"inputs" if tokens is not None else "inputs_embeds": given}
+    if cache is None and options.use_past_kv_cache:
+        cache = DynamicCache()
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
+    with tqdm(total=options.max_new_tokens, disable=not options.verbose, leave=False) as bar:
+        return GenerationAdapter(model, padded).generate(
+            **inputs,
+            attention_mask=attention_mask if padded else mask,
+            generation_config=GenerationConfig(**options.settings()),
+            logits_processor=LogitsProcessorList(processors),
+            stopping_criteria=StoppingCriteriaList([_Progress(bar)] if options.verbose else []),
+            tokenizer=tokenizer,
+        )
+
+
+def _check_room(model: NativeTransformer, length: int, mask: Tensor | None, new: int) -> None:
+    if model.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        return
+    longest = length if mask is None else int(mask.sum(1).max())
+    # The last new token is never run, so its position is not needed.
+    if longest + new - 1 > model.cfg.n_ctx:
+        room = max(model.cfg.n_ctx - longest + 1, 0)
+        raise ValueError(
+            f"{longest} tokens and max_new_tokens={new} exceed this model's n_ctx={model.cfg.n_ctx} learned positions. "
+            f"At most {room} new tokens fit: shorten the input or ask for fewer."
+        )

@@ -1,0 +1,192 @@
+"""Generation of text, on the native host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_lens import generation
+from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
+
+
+class Generating:
+    """`generate` and `generate_stream`. Needs `codec`, `embed` and `_tokens_of` of a HookedTransformer."""
+
+    codec: TextCodec
+    embed: Any
+    _tokens_of: Any
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input: str | list[str] | Tensor = "",
+        max_new_tokens: int = 10,
+        stop_at_eos: bool = True,
+        eos_token_id: int | list[int] | None = None,
+        do_sample: bool = True,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        freq_penalty: float = 0.0,
+        use_past_kv_cache: bool = True,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        return_type: str | None = "input",
+        verbose: bool = True,
+        *,
+        stop_strings: str | list[str] | None = None,
+        output_logits: bool = False,
+        **generation_kwargs: Any,
+    ) -> Any:
+        """The input continued, by transformers' generate; hooks on the model run at every step.
+
+        Args:
+            input: a text, texts (padded on the left), token ids [batch, pos] or [pos], or embeddings.
+            max_new_tokens: how many tokens at most.
+            stop_at_eos: end a row at an end token; ended rows are filled with it.
+            eos_token_id: the end token or tokens; None: the tokenizer's.
+            do_sample: sample; False takes the likeliest token each time, as does temperature 0.
+            top_k, top_p, temperature: shape the distribution that is sampled.
+            freq_penalty: taken off a token's logit for each time it stands in the row already.
+            use_past_kv_cache: keep keys and values of earlier tokens instead of running them again.
+            prepend_bos, padding_side: as in `to_tokens`; batches of text are padded on the left.
+            return_type: "input" (as the input came), "str", "tokens" or "embeds".
+            verbose: show a progress bar.
+            stop_strings: texts that end a row.
+            output_logits: return transformers' output object (sequences, logits) instead.
+            generation_kwargs: any other setting of transformers' generate (repetition_penalty, num_beams, …).
+
+        Returns:
+            Text, a list of texts, ids [batch, pos + new], or embeddings [batch, pos + new, d_model].
+
+        Raises:
+            ValueError: no end token is known although stop_at_eos; more tokens than learned positions; padding on
+                the right; a return type that is none of these.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> model = HookedTransformer.from_pretrained("demo")
+            >>> model.generate("The Eiffel Tower is in", max_new_tokens=1, do_sample=False, verbose=False)
+            'The Eiffel Tower is in Paris'
+        """
+        wanted = _return_type(return_type, input)
+        tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side)
+        options = generation.GenerationOptions(
+            max_new_tokens=max_new_tokens,
+            eos_token_ids=self._end_tokens(stop_at_eos, eos_token_id),
+            do_sample=do_sample,
+            top_k=top_k,
+            top_p=top_p,
+            temperature=temperature,
+            freq_penalty=freq_penalty,
+            use_past_kv_cache=use_past_kv_cache,
+            stop_strings=stop_strings,
+            output_logits=output_logits,
+            verbose=verbose,
+            further=generation_kwargs,
+        )
+        output = generation.generate(
+            self, tokens, options, embeddings=embeddings, attention_mask=mask, tokenizer=self.codec.tokenizer
+        )
+        if output_logits:
+            return output
+        if wanted == "embeds":
+            new = output if tokens is None else output[:, tokens.shape[1] :]
+            start = self.embed(tokens) if embeddings is None else embeddings
+            return torch.cat([start, self.embed(new)], 1)
+        return self._as_text(output, one=isinstance(input, str)) if wanted == "str" else output
+
+    @torch.no_grad()
+    def generate_stream(
+        self,
+        input: str | Tensor = "",
+        max_new_tokens: int = 10,
+        max_tokens_per_yield: int = 25,
+        stop_at_eos: bool = True,
+        eos_token_id: int | list[int] | None = None,
+        do_sample: bool = True,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        freq_penalty: float = 0.0,
+        use_past_kv_cache: bool = True,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        return_type: str | None = "input",
+        verbose: bool = True,
+    ) -> Iterator[Any]:
+        """Pieces of what `generate` returns, as they come; put together they are the whole, the input first.
+
+        Args:
+            max_tokens_per_yield: how many tokens make a piece; the first counts the input's.
+
+        The other arguments are those of `generate`; return_type is "input", "str" (one text) or "tokens".
+        """
+        wanted = _return_type(return_type, input)
+        if wanted == "embeds" or (wanted == "str" and not isinstance(input, str) and len(input) > 1):
+            raise ValueError(
+                'generate_stream yields token ids or the pieces of one text: return_type="tokens" or "str".'
+            )
+        tokens, _, mask = self._to_continue(input, prepend_bos, padding_side)
+        options = generation.GenerationOptions(
+            max_new_tokens=max_new_tokens,
+            eos_token_ids=self._end_tokens(stop_at_eos, eos_token_id),
+            do_sample=do_sample,
+            top_k=top_k,
+            top_p=top_p,
+            temperature=temperature,
+            freq_penalty=freq_penalty,
+            use_past_kv_cache=use_past_kv_cache,
+            verbose=verbose,
+        )
+        pieces = generation.generate_stream(
+            self, tokens, options, attention_mask=mask, max_tokens_per_yield=max_tokens_per_yield
+        )
+        return self._text_pieces(pieces) if wanted == "str" else pieces
+
+    def _to_continue(
+        self, input: str | list[str] | Tensor, prepend_bos: bool | None, padding_side: PaddingSide | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if isinstance(input, list) and padding_side is None:
+            padding_side = "left"
+        tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, None)
+        if mask is not None and not bool(mask[:, -1].all()):
+            raise ValueError('Text is continued at its end, so padding must be on the left: padding_side="left".')
+        return tokens, embeddings, mask
+
+    def _end_tokens(self, stop_at_eos: bool, eos_token_id: int | list[int] | None) -> tuple[int, ...]:
+        if not stop_at_eos:
+            return ()
+        if eos_token_id is None:
+            eos_token_id = None if self.codec.tokenizer is None else self.codec.eos_id
+        if eos_token_id is None:
+            raise ValueError("stop_at_eos needs an end token: pass eos_token_id, or stop_at_eos=False.")
+        return (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
+
+    def _as_text(self, tokens: Tensor, one: bool) -> str | list[str]:
+        tokenizer: Any = self.codec.tokenizer
+        texts = [tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in tokens]
+        return texts[0] if one else texts
+
+    def _text_pieces(self, pieces: Iterator[Tensor]) -> Iterator[str]:
+        seen, shown = None, ""
+        for piece in pieces:
+            seen = piece if seen is None else torch.cat([seen, piece], 1)
+            text = str(self._as_text(seen, one=True))
+            if text.endswith("\N{REPLACEMENT CHARACTER}"):
+                continue  # the bytes of a character are still to come
+            yield text[len(shown) :]
+            shown = text
+
+
+def _return_type(return_type: str | None, input: Any) -> str:
+    if return_type == "input":
+        if not isinstance(input, Tensor):
+            return "str"
+        return "embeds" if input.is_floating_point() else "tokens"
+    if return_type not in ("str", "tokens", "embeds"):
+        raise ValueError(f'return_type is "input", "str", "tokens" or "embeds"; got {return_type!r}.')
+    return return_type
