@@ -39,7 +39,9 @@ class Recipe:
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
     warm_up: int = 150
+    position_lr: float = 3e-4
     embedding_std: float = 0.05
+    position_std: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def build(recipe: Recipe) -> GPT2LMHeadModel:
     waves = torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1)
     with torch.no_grad():
         model.transformer.wte.weight.copy_(_embeddings(recipe))
-        model.transformer.wpe.weight.copy_(waves * recipe.embedding_std * math.sqrt(2))
+        model.transformer.wpe.weight.copy_(waves * recipe.position_std * math.sqrt(2))
     for block in model.transformer.h:
         parametrize.register_parametrization(block.attn.c_attn, "weight", Joined())
     return model
@@ -162,11 +164,15 @@ def loss_of(model: GPT2LMHeadModel, rows: Rows, device: torch.device) -> Tensor:
 def optimizers_of(model: GPT2LMHeadModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for embeddings, norms and biases."""
     matrices = [weight for weight in model.transformer.h.parameters() if weight.ndim == 2]
-    inside = {id(weight) for weight in matrices}
-    rest = [weight for weight in model.parameters() if id(weight) not in inside]
+    positions = model.transformer.wpe.weight
+    apart = {id(weight) for weight in (*matrices, positions)}
+    rest = [weight for weight in model.parameters() if id(weight) not in apart]
+    # NOTE: at the embeddings' rate the positions lose their waves within a few hundred steps, and with them the heads
+    # that look one token back.
     return [
         torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=recipe.weight_decay),
         torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay),
+        torch.optim.AdamW([positions], lr=recipe.position_lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -192,9 +198,10 @@ def train(recipe: Recipe, out: Path, *, save_every: int = 200) -> GPT2LMHeadMode
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+    peaks = (recipe.muon_lr, recipe.adam_lr, recipe.position_lr)
     started = time.monotonic()
     for step in _progress(first, recipe.steps):
-        for optimizer, peak in zip(optimizers, (recipe.muon_lr, recipe.adam_lr), strict=True):
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * rate(recipe, step)
         loss = loss_of(model, batch_of(recipe, step), device)
         loss.backward()
@@ -238,9 +245,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--first-steps", type=int, default=Recipe.first_steps, help="steps with the first mixture")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
     parser.add_argument("--out", type=Path, required=True)
     choice = parser.parse_args()
-    train(Recipe(seed=choice.seed, steps=choice.steps, first_steps=choice.first_steps), choice.out)
+    changes = {name: float(value) for name, _, value in (text.partition("=") for text in choice.set)}
+    train(Recipe(seed=choice.seed, steps=choice.steps, first_steps=choice.first_steps, **changes), choice.out)
 
 
 if __name__ == "__main__":

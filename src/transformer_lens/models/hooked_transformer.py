@@ -13,6 +13,8 @@ from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.models.generating import Generating
 from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.pretrained import Pretrained
+from transformer_lens.models.processing import WeightProcessing
 from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
@@ -42,7 +44,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(TextMethods, Generating, NativeTransformer):
+class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:

@@ -1,0 +1,232 @@
+"""Weight processing on a model: its own weights in place, or a state dict on its way in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.errors import nearest
+from transformer_lens.hooks import HookedRootModule
+from transformer_lens.native.norms import Norm, folded
+from transformer_lens.native.transformer import OLD_BUFFERS
+from transformer_lens.weights import processing
+from transformer_lens.weights.matrix_index import WeightsError
+
+StateDict = dict[str, Tensor]
+
+
+class WeightProcessing(HookedRootModule):
+    """Methods that rewrite a model's weights into simpler ones with the same log-probabilities.
+
+    See `transformer_lens.weights.processing` for what each step does and when it is left out.
+    """
+
+    cfg: HookedTransformerConfig
+
+    def process_weights_(
+        self,
+        fold_ln: bool = True,
+        center_writing_weights: bool = True,
+        center_unembed: bool = True,
+        refactor_factored_attn_matrices: bool = False,
+    ) -> None:
+        """Process this model's weights in place; b_V is always folded into b_O (where that is sound).
+
+        Folded norms lose their weights, keep their hook points, and read as ones and zeros. Doing it twice is
+        harmless. Needs memory for about one more layer.
+
+        Args:
+            fold_ln: move the weights of norms into what reads them.
+            center_writing_weights: take the mean over d_model out of all that is written into the stream.
+            center_unembed: take the mean over the vocabulary out of W_U and b_U.
+            refactor_factored_attn_matrices: rewrite each head in the basis of its singular vectors.
+
+        Example:
+            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
+            >>> model = HookedTransformer({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16, "d_vocab": 20})
+            >>> model.process_weights_()
+            >>> model.cfg.normalization_type, model.ln_final.w.sum()
+            ('LNPre', tensor(8.))
+        """
+        own = {name: parameter.data for name, parameter in self.named_parameters()}
+        self._process(
+            own,
+            fold_ln=fold_ln,
+            center_writing_weights=center_writing_weights,
+            center_unembed=center_unembed,
+            refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+        )
+
+    def load_and_process_state_dict(
+        self,
+        state_dict: Mapping[str, Tensor],
+        fold_ln: bool = True,
+        center_writing_weights: bool = True,
+        center_unembed: bool = True,
+        fold_value_biases: bool = True,
+        refactor_factored_attn_matrices: bool = False,
+    ) -> None:
+        """Load these weights, processed; the state dict and its tensors stay as they are.
+
+        Weights of norms may be there although this model's norms have none: they are folded. What is missing is filled
+        in as `fill_missing_keys` says; masks and rotary tables of old checkpoints are dropped.
+
+        Raises:
+            WeightsError: a weight that this model does not have, or of another shape; nothing is loaded then.
+        """
+        given = {name: value for name, value in state_dict.items() if not name.endswith(OLD_BUFFERS)}
+        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+            given.pop("pos_embed.W_pos", None)  # 3.x kept one beside alibi, unread
+        refused = processing.refusals(given, self.cfg).get("fold_ln") if fold_ln else "fold_ln=False"
+        _check_fit(given, _own_tensors(self), refused)
+        self._process(
+            self.fill_missing_keys(given),
+            fold_ln=fold_ln,
+            center_writing_weights=center_writing_weights,
+            center_unembed=center_unembed,
+            fold_value_biases=fold_value_biases,
+            refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+        )
+
+    @torch.no_grad()
+    def _process(self, weights: StateDict, **steps: bool) -> None:
+        state = _Incoming(weights, self)
+        _, cfg = processing.process(state, self.cfg, **steps)
+        state.place_the_rest()
+        self._drop_folded_norms(state.removed)
+        self.cfg.normalization_type = cfg.normalization_type
+        self.setup()
+
+    def _drop_folded_norms(self, names: set[str]) -> None:
+        for owner in sorted({name.rpartition(".")[0] for name in names}):
+            norm = self.get_submodule(owner)
+            if isinstance(norm, Norm) and next(norm.parameters(), None) is not None:
+                parent, _, leaf = owner.rpartition(".")
+                setattr(self.get_submodule(parent), leaf, folded(norm, self.cfg))
+
+    def fill_missing_keys(self, state_dict: StateDict) -> StateDict:
+        """`state_dict` with every weight that this model has and it lacks: norms as ones and zeros, biases as zeros.
+
+        Matrices that are missing are this model's own, with a warning that names them.
+        """
+        filled, matrices = dict(state_dict), []
+        for name, value in _own_tensors(self).items():
+            if name in filled:
+                continue
+            leaf = name.rsplit(".", 1)[-1]
+            if leaf == "w":
+                filled[name] = torch.ones_like(value)
+            elif leaf in ("b", "bias") or leaf.lstrip("_").startswith("b_"):
+                filled[name] = torch.zeros_like(value)
+            else:
+                matrices.append(name)
+                filled[name] = value
+        if matrices:
+            warnings.warn(
+                f"The state dict lacks {', '.join(matrices)}: this model's own values stay. Add them to it, or leave "
+                "them if that is what you want.",
+                stacklevel=3,
+            )
+        return filled
+
+    def fold_layer_norm(
+        self, state_dict: StateDict, fold_biases: bool = True, center_weights: bool = True
+    ) -> StateDict:
+        """A state dict like this one, with norms folded into what reads them."""
+        return _dict(processing.fold_layer_norm(dict(state_dict), self.cfg, fold_biases, center_weights))
+
+    def center_writing_weights(self, state_dict: StateDict) -> StateDict:
+        """A state dict like this one, with the mean over d_model taken out of all that is written into the stream."""
+        return _dict(processing.center_writing_weights(dict(state_dict), self.cfg))
+
+    def center_unembed(self, state_dict: StateDict) -> StateDict:
+        """A state dict like this one, with the mean over the vocabulary taken out of W_U and b_U."""
+        return _dict(processing.center_unembed(dict(state_dict), self.cfg))
+
+    def fold_value_biases(self, state_dict: StateDict) -> StateDict:
+        """A state dict like this one, with b_V moved through W_O into b_O."""
+        return _dict(processing.fold_value_biases(dict(state_dict), self.cfg))
+
+    def refactor_factored_attn_matrices(self, state_dict: StateDict) -> StateDict:
+        """A state dict like this one, with each head in the basis of its singular vectors."""
+        return _dict(processing.refactor_factored_attn_matrices(dict(state_dict), self.cfg))
+
+
+class _Incoming(MutableMapping[str, Tensor]):
+    """Weights on their way into a model: reads give what came, writes go into the model's parameters."""
+
+    def __init__(self, weights: StateDict, model: nn.Module):
+        self.weights = weights
+        self.parameters = dict(model.named_parameters())
+        self.own = _own_tensors(model)
+        self.placed: set[str] = set()
+        self.removed: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.weights[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        parameter = self.parameters.get(name)
+        if parameter is None:
+            raise WeightsError(f"Processing made {name}, for which this model has no place.")
+        # NOTE: new memory in the parameter's layout. Its old memory may be that of another weight (tied embeddings) or
+        # of another model (from_pretrained with hf_model), which must not change.
+        parameter.data = torch.empty_like(parameter.data).copy_(value)
+        self.weights[name] = parameter.data
+        self.placed.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        del self.weights[name]
+        self.removed.add(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self.weights))
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def place_the_rest(self) -> None:
+        """Place what no step has changed, where it is not the model's own already."""
+        for name in self.weights.keys() - self.placed:
+            if self.weights[name].data_ptr() == self.own[name].data_ptr():
+                continue
+            if name in self.parameters:
+                self[name] = self.weights[name]
+            else:
+                self.own[name].copy_(self.weights[name])
+
+
+def _own_tensors(model: nn.Module) -> StateDict:
+    # As `state_dict`, but the very tensors: state_dict copies strided ones.
+    tensors = {name: parameter.data for name, parameter in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        kept = module._buffers.keys() - module._non_persistent_buffers_set
+        tensors |= {f"{prefix}.{leaf}": buffer for leaf in kept if (buffer := module._buffers[leaf]) is not None}
+    return tensors
+
+
+def _check_fit(given: StateDict, own: StateDict, refused: str | None) -> None:
+    for name, value in given.items():
+        if name in own:
+            if value.shape != own[name].shape:
+                came, fits = tuple(value.shape), tuple(own[name].shape)
+                raise WeightsError(f"{name} has shape {came} in the state dict and {fits} in this model.")
+        elif not _is_foldable_norm(name):
+            raise WeightsError(f"The state dict has {name}, and this model does not.{nearest(name, own)}")
+        elif refused is not None:
+            raise WeightsError(
+                f"The state dict has {name}, this model's norms have no weights, and it cannot be folded: {refused}."
+            )
+
+
+def _is_foldable_norm(name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf in ("w", "b") and (owner == "ln_final" or owner.endswith((".ln1", ".ln2", ".mlp.ln")))
+
+
+def _dict(state: MutableMapping[str, Tensor]) -> StateDict:
+    return dict(state)

@@ -1,0 +1,116 @@
+"""What a family of models is: one frozen dictionary between HuggingFace's module tree and canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from transformer_lens.specs.reading import HFConfig
+
+Fields = dict[str, Any]
+Rule = Callable[[HFConfig], Fields]
+Condition = Callable[[HFConfig], bool]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One canonical tensor inside a tensor of HuggingFace's.
+
+    Attributes:
+        ours: its canonical name, with `{layer}` and `{expert}` where there are several.
+        axes: an einops pattern from HF's axes to ours: "(head d_head) d_model -> head d_model d_head".
+        rows: the axes whose product is this part's length along the first axis of a fused tensor; empty: length 1.
+    """
+
+    ours: str
+    axes: str
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of HuggingFace's and the canonical tensors it holds.
+
+    Attributes:
+        hf: its name in the module tree, with `{layer}` and `{expert}`.
+        parts: what it holds; several parts lie one after another along the first axis (after `first`).
+        first: an einops pattern that brings the axis along which parts lie to the front; empty: it is there.
+        axes: the whole tensor's axes, for its shape, where it has several parts and no `first`.
+        copies: canonical names that hold the same values again (one norm that feeds attention and MLP).
+        when: the tensor exists only if this holds for the configuration.
+        offset: what is added on the way to canonical (norms that store w - 1).
+        times: the name of a factor of the spec by which it is multiplied on the way.
+        skip_rows: leading rows that mean nothing (OPT's position table begins at 2).
+        tied: the HF tensor that stands in for it when the configuration ties embeddings.
+        stored: how checkpoints on disk hold it, where that differs from the module tree.
+    """
+
+    hf: str
+    parts: tuple[Part, ...]
+    first: str = ""
+    axes: str = ""
+    copies: tuple[str, ...] = ()
+    when: Condition | None = None
+    offset: float = 0.0
+    times: str = ""
+    skip_rows: int = 0
+    tied: str = ""
+    stored: tuple[Weight, ...] = ()
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether there is one for each layer."""
+        return "{layer}" in self.hf
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One family.
+
+    Attributes:
+        name: what the family is called.
+        model_types: HF's `model_type`s that it covers.
+        same: our configuration field -> the HF field of the same meaning.
+        fixed: our configuration fields that are the same for the whole family.
+        rules: functions from the HF configuration to more of our fields.
+        weights: the tensors.
+        harmless: HF fields that do not change the forward pass.
+        refuses: HF field -> why a value other than those listed first is refused.
+        factors: names of factors that `Weight.times` refers to, each a function of the HF configuration.
+        prefix: the module that holds all but the unembedding; checkpoints of the bare model leave it out.
+        ignored: regular expressions of tensors that checkpoints hold and nobody needs (old buffers).
+        inside: the HF configuration is a part of a larger one, under this field.
+        architecture: name of HF's class with the unembedding; None: transformers has none, and `to_hf` refuses.
+        defaults: default values of HF fields, for a family that transformers itself does not know.
+        notes: what a reader of the table of families should know.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    same: Mapping[str, str]
+    weights: tuple[Weight, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    harmless: frozenset[str] = frozenset()
+    refuses: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
+    factors: Mapping[str, Callable[[HFConfig], float]] = field(default_factory=dict)
+    prefix: str = "model."
+    ignored: tuple[str, ...] = ()
+    inside: str = ""
+    architecture: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    notes: str = ""
+
+    def but(self, **changes: Any) -> Spec:
+        """This spec with other values of some fields; mappings and `harmless` are extended, `weights` replaced."""
+        for name in ("same", "fixed", "refuses", "factors", "defaults"):
+            if name in changes:
+                changes[name] = {**getattr(self, name), **changes[name]}
+        if "harmless" in changes:
+            changes["harmless"] = self.harmless | changes["harmless"]
+        return replace(self, **changes)
+
+    def weights_for(self, config: HFConfig) -> Iterator[Weight]:
+        """The tensors that a model of this configuration has."""
+        return (weight for weight in self.weights if weight.when is None or weight.when(config))

@@ -1,0 +1,67 @@
+"""All families, and the way from a HuggingFace configuration to the fields of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformer_lens.errors import ConfigurationError, nearest
+from transformer_lens.specs.gpt import GPT2
+from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.spec import Fields, Spec
+
+FAMILIES: tuple[Spec, ...] = (GPT2,)
+
+
+class UnsupportedModelError(ConfigurationError):
+    """A model that the native transformer does not hold; TransformerBridge may."""
+
+
+def find_spec(config: HFConfig) -> Spec:
+    """The family of an HF configuration.
+
+    Raises:
+        UnsupportedModelError: no family has this `model_type`.
+    """
+    for spec in FAMILIES:
+        if config.model_type in spec.model_types:
+            return spec
+    known = [model_type for spec in FAMILIES for model_type in spec.model_types]
+    raise UnsupportedModelError(
+        f"HookedTransformer knows no family with model_type {config.model_type!r}.{nearest(config.model_type, known)} "
+        "TransformerBridge.boot_transformers runs any model that transformers has."
+    )
+
+
+def fields_of(spec: Spec, config: HFConfig) -> Fields:
+    """The fields of our configuration for an HF one.
+
+    Raises:
+        ConfigurationError: an HF field has a value that this library would have to ignore.
+    """
+    fields: dict[str, Any] = {ours: config[theirs] for ours, theirs in spec.same.items()}
+    fields.update(spec.fixed)
+    for rule in spec.rules:
+        fields.update(rule(config))
+    for weight in spec.weights:
+        if weight.when is not None:
+            weight.when(config)
+    for factor in spec.factors.values():
+        factor(config)
+    _refuse(spec, config)
+    return fields
+
+
+def _refuse(spec: Spec, config: HFConfig) -> None:
+    for name, (accepted, why) in spec.refuses.items():
+        value = config.get(name, accepted[0])
+        if value not in accepted:
+            raise UnsupportedModelError(
+                f"{spec.name} with {name}={value!r} ({why}) is not for HookedTransformer; "
+                "TransformerBridge.boot_transformers runs it."
+            )
+    if unread := config.unread(spec.harmless):
+        listed = ", ".join(f"{name}={value!r}" for name, value in sorted(unread.items()))
+        raise UnsupportedModelError(
+            f"{spec.name}: the configuration sets {listed}, and what that does to the forward pass is not known here. "
+            "TransformerBridge.boot_transformers runs the model as transformers does."
+        )

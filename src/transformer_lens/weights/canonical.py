@@ -1,0 +1,144 @@
+"""Canonical state from a checkpoint or a HuggingFace model, by a family's spec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.spec import Spec, Weight
+from transformer_lens.weights.checkpoints import CheckpointError, TensorSource
+from transformer_lens.weights.layouts import Sizes, hf_shape, to_canonical
+
+_GROUPED = ("W_K", "W_V", "b_K", "b_V")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a checkpoint of one model must hold.
+
+    Attributes:
+        spec: the family.
+        config: the HF configuration.
+        sizes: lengths of the axes that the family's patterns name; `layer` and `expert` are counts.
+        layers: how many layers are wanted.
+        tied: the unembedding is the transposed embedding.
+    """
+
+    spec: Spec
+    config: HFConfig
+    sizes: Sizes
+    layers: int
+    tied: bool
+
+    @property
+    def grouped(self) -> bool:
+        """Whether key and value heads are fewer than query heads."""
+        return self.sizes["kv"] != self.sizes["head"]
+
+    def canonical_name(self, template: str, layer: int = 0, expert: int = 0) -> str:
+        """The name of a canonical tensor in the state dict."""
+        name = template.format(layer=layer, expert=expert)
+        start, _, leaf = name.rpartition(".")
+        return f"{start}._{leaf}" if self.grouped and leaf in _GROUPED else name
+
+
+def canonical_state(plan: Plan, source: TensorSource) -> Iterator[tuple[str, Float[Tensor, "*axes"]]]:
+    """Canonical names and tensors one after another; views of the source where layouts allow.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape than the configuration says, or there is one that the
+            family does not know. All names are checked before the first tensor is read.
+    """
+    names = set(source.names())
+    jobs, used = [], set()
+    for weight in plan.spec.weights_for(plan.config):
+        for layer in range(plan.sizes["layer"] if weight.per_layer else 1):
+            for rule, name, expert in _found(plan, weight, layer, names, source):
+                used.add(name)
+                if layer < plan.layers or not weight.per_layer:
+                    jobs.append((rule, name, layer, expert))
+    _refuse_extra(plan, names - used, source)
+    for rule, name, layer, expert in jobs:
+        yield from _convert(plan, rule, name, layer, expert, source)
+
+
+def _convert(
+    plan: Plan, rule: Weight, name: str, layer: int, expert: int, source: TensorSource
+) -> Iterator[tuple[str, Tensor]]:
+    tensor, shape = source.read(name), hf_shape(rule, plan.sizes)
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{source.where(name)}: {name} has shape {tuple(tensor.shape)}, and the configuration says {shape}."
+        )
+    factor = plan.spec.factors[rule.times](plan.config) if rule.times else 1.0
+    for template, part in to_canonical(rule, tensor, plan.sizes, factor).items():
+        if "{expert}" in template and "{expert}" not in rule.hf:
+            for number, row in enumerate(part):
+                yield plan.canonical_name(template, layer, number), row
+        else:
+            yield plan.canonical_name(template, layer, expert), part
+
+
+def _found(
+    plan: Plan, weight: Weight, layer: int, names: set[str], source: TensorSource
+) -> Iterable[tuple[Weight, str, int]]:
+    """Which tensors of the source hold a weight: under its own name, or as checkpoints store it."""
+    own = _present(plan, weight.hf.format(layer=layer, expert=0), names)
+    if own is not None and "{expert}" not in weight.hf:
+        return [(weight, own, 0)]
+    if weight.tied and plan.tied:
+        tied = _present(plan, weight.tied, names)
+        if tied is not None:
+            return [(weight, tied, 0)]
+    found, missing = [], []
+    for rule in weight.stored or (weight,):
+        for expert in range(plan.sizes["expert"] if "{expert}" in rule.hf else 1):
+            wanted = rule.hf.format(layer=layer, expert=expert)
+            name = _present(plan, wanted, names)
+            if name is None:
+                missing.append(wanted)
+            else:
+                found.append((rule, name, expert))
+    if missing:
+        where = source.where(next(iter(names))) if names else "the checkpoint"
+        raise CheckpointError(
+            f"{where} lacks {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, which {plan.spec.name} "
+            f"with this configuration has."
+        )
+    return found
+
+
+def _present(plan: Plan, name: str, names: set[str]) -> str | None:
+    # Checkpoints of the model without its unembedding leave the first module out of every name.
+    for candidate in (name, name.removeprefix(plan.spec.prefix)):
+        if candidate in names:
+            return candidate
+    return None
+
+
+def _refuse_extra(plan: Plan, extra: set[str], source: TensorSource) -> None:
+    tied = {weight.hf for weight in plan.spec.weights if weight.tied and plan.tied}
+    ignored = [re.compile(pattern) for pattern in plan.spec.ignored]
+    left = sorted(name for name in extra if name not in tied and not any(p.search(name) for p in ignored))
+    if left:
+        raise CheckpointError(
+            f"{source.where(left[0])} holds {', '.join(left[:5])}{', …' if len(left) > 5 else ''}, which "
+            f"{plan.spec.name} with this configuration does not have."
+        )
+
+
+def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
+    """Lengths of the axes that patterns name, from fields of a HookedTransformerConfig."""
+    number = {name: value for name, value in fields.items() if isinstance(value, int)}
+    heads = number["n_heads"]
+    kv = number.get("n_key_value_heads", heads)
+    return {
+        "head": heads, "kv": kv, "group": heads // kv, "d_head": number["d_head"], "d_model": number["d_model"],
+        "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
+        "expert": number.get("num_experts", 0), "layer": number["n_layers"], "two": 2, "three": 3, **more,
+    }  # fmt: skip
