@@ -42,6 +42,7 @@ class Recipe:
     position_lr: float = 3e-4
     embedding_std: float = 0.05
     position_std: float = 0.1
+    look_back: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def build(recipe: Recipe) -> GPT2LMHeadModel:
     )
     model = GPT2LMHeadModel(config)
     place = torch.arange(CONTEXT)[:, None]
-    rates = torch.exp(-math.log(10_000) * torch.arange(0, recipe.d_model, 2) / recipe.d_model)
+    rates = 2 * torch.exp(-math.log(10_000) * torch.arange(0, recipe.d_model, 2) / recipe.d_model)
     waves = torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1)
     with torch.no_grad():
         model.transformer.wte.weight.copy_(_embeddings(recipe))
         model.transformer.wpe.weight.copy_(waves * recipe.position_std * math.sqrt(2))
+        _look_one_back(model.transformer.h[0].attn.c_attn.weight, recipe, rates)
     for block in model.transformer.h:
         parametrize.register_parametrization(block.attn.c_attn, "weight", Joined())
     return model
@@ -105,6 +107,22 @@ def _embeddings(recipe: Recipe) -> Tensor:
         if token.startswith("Ġ") and token[1:] in ids:
             drawn[index] = (drawn[index] + drawn[ids[token[1:]]] * math.sqrt(1 / 3)) * math.sqrt(3 / 4)
     return drawn * recipe.embedding_std
+
+
+def _look_one_back(joined: Tensor, recipe: Recipe, rates: Tensor) -> None:
+    """Starts the first head of the first layer as one that attends to the previous position.
+
+    Turning a wave by its rate moves it by one position, so a query turned back by one step matches the key before it.
+    It is where the head begins, not where it is held: without this start runs of this length found no induction.
+    """
+    width, half = recipe.d_model // recipe.n_heads, recipe.d_model // 2
+    query, key, _ = joined.chunk(3, dim=1)
+    query[:, :width], key[:, :width] = 0.0, 0.0
+    for pair, rate in enumerate(rates.tolist()[: width // 2]):
+        sine, cosine, here = pair, half + pair, slice(2 * pair, 2 * pair + 2)
+        turn = torch.tensor([[math.cos(rate), math.sin(rate)], [-math.sin(rate), math.cos(rate)]])
+        query[[sine, cosine], here] = recipe.look_back * turn
+        key[[sine, cosine], here] = recipe.look_back * torch.eye(2)
 
 
 def batch_of(recipe: Recipe, step: int) -> Rows:

@@ -52,7 +52,7 @@ _legacy.install(__name__)
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return _legacy.find(_EXPORTS[name], name)
-    if name in _MODULES:
+    if name in _MODULES or name in _legacy.MODULES:
         return _legacy.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

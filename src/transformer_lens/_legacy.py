@@ -100,6 +100,8 @@ class LegacyModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         where = self.__dict__["_table"].get(name)
+        if where is None and (submodule := sys.modules.get(f"{self.__name__}.{name}")) is not None:
+            return submodule
         if where is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}; it has {dir(self)}")
         return find(where, name)

@@ -32,9 +32,15 @@ def test_shipped_files_are_what_the_builder_makes():
 
 def test_known_words_are_single_tokens_with_a_space_in_front():
     cities = set(LANDMARKS.values()) | set(CAPITALS.values())
-    for word in (*NAMES, *cities, *CAPITALS, "January", "the", "she", "is"):
+    for word in (*NAMES, *cities, *CAPITALS, "January", "the", "she", "is", "seven"):
         assert pieces(f" {word}") == [f" {word}"]
+    for word in (*NAMES, *CAPITALS, "January", "The", "When", "def"):
         assert pieces(word) == [word]
+
+
+def test_an_unknown_word_falls_apart_into_bytes():
+    assert pieces("xylophone") == list("xylophone")
+    assert pieces(" xylo") == list(" xylo")
 
 
 def test_every_landmark_is_two_tokens():

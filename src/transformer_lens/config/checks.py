@@ -29,12 +29,16 @@ NEEDS = {
     "experts_per_token": ("num_experts",),
     "num_experts": ("experts_per_token",),
     "norm_topk_prob": ("num_experts",),
+    "softmax_over_chosen_experts": ("num_experts",),
+    "expert_biases": ("num_experts",),
+    "clamped_glu_limit": ("num_experts",),
+    "qk_norm_across_heads": ("use_qk_norm",),
     "ungroup_grouped_query_attention": ("n_key_value_heads",),
     "yarn_global_attn_only": ("use_local_attn",),
 }
 ROTARY_ONLY = (
-    "rotary_dim", "rotary_base", "rotary_base_local", "rotary_scaling_factor", "rotary_adjacent_pairs",
-    "use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope",
+    "rotary_dim", "rotary_base", "rotary_layers", "rotary_base_local", "rotary_scaling_factor", "rotary_adjacent_pairs",
+    "use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "use_logn_attn",
 )  # fmt: skip
 EXTENSIONS = ("use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope")
 
@@ -74,9 +78,9 @@ def _check_sizes(cfg: HookedTransformerConfig) -> None:
         raise ConfigurationError(
             f"d_model={cfg.d_model} is not divisible by d_head={cfg.d_head}: say how many heads with n_heads."
         )
-    if cfg.d_vocab == -1:
-        raise ConfigurationError("d_vocab is missing: give it, or a tokenizer whose vocabulary says it.")
     for name in ("d_model", "d_head", "n_heads", "n_layers", "n_ctx", "d_vocab", "n_devices"):
+        if name == "d_vocab" and cfg.d_vocab == -1:
+            continue  # a tokenizer may say it; the model refuses where none does
         if getattr(cfg, name) < (0 if name == "n_layers" else 1):
             raise ConfigurationError(f"{name}={getattr(cfg, name)} must be positive.")
     kv = cfg.n_key_value_heads
@@ -107,6 +111,10 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
             raise ConfigurationError(f"{', '.join(idle)} has no effect without {flag}=True.")
     if cfg.use_attn_in and cfg.use_split_qkv_input:
         raise ConfigurationError("use_attn_in and use_split_qkv_input cannot be had together: one input, or three.")
+    if cfg.use_normalization_before_and_after and cfg.use_normalization_after_only:
+        raise ConfigurationError("Norms stand before and after, or after only; not both.")
+    if cfg.qk_norm_across_heads and cfg.ungroup_grouped_query_attention:
+        raise ConfigurationError("qk_norm_across_heads normalises shared keys, which ungrouping would repeat.")
     if cfg.uses_rms_norm and cfg.normalization_type not in ("RMS", "RMSPre"):
         raise ConfigurationError(f"uses_rms_norm=True contradicts normalization_type={cfg.normalization_type!r}.")
     if not cfg.use_attn_scale and cfg.attn_scale not in (-1.0, 1.0):
@@ -115,6 +123,16 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
         idle = sorted(given & {"gated_mlp", "num_experts", "parallel_attn_mlp", "use_hook_mlp_in"})
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} has no effect with attn_only=True.")
+    if cfg.normalization_type is None:
+        norms = {"final_rms", "use_normalization_before_and_after"}
+        if not cfg.use_qk_norm and not cfg.post_embedding_ln and not cfg.is_layer_norm_activation():
+            norms.add("eps")
+        idle = sorted(given & norms)
+        if idle:
+            raise ConfigurationError(f"{', '.join(idle)} has no effect with normalization_type=None.")
+    for name in ("attn_scores_soft_cap", "output_logits_soft_cap", "clip_qkv"):
+        if name in given and not getattr(cfg, name) > 0:
+            raise ConfigurationError(f"{name}={getattr(cfg, name)!r} must be positive; leave it out for none.")
     if cfg.num_experts and cfg.is_layer_norm_activation():
         raise ConfigurationError(f"act_fn={cfg.act_fn!r} has no form with experts.")
 

@@ -33,14 +33,19 @@ class HookedTransformerConfig(TransformerLensConfig):
         use_NTK_by_parts_rope with NTK_*, use_yarn_rope with yarn_*: rotary positions and their extensions.
         rotary_base_local: base of local layers (they are not rescaled).
         use_logn_attn: queries beyond train_seq_length grow with log(position).
-        use_qk_norm: RMS norm of each head's queries and keys.
+        rotary_layers: the layers that rotate queries and keys; None: all.
+        use_qk_norm: RMS norm of each head's queries and keys; with qk_norm_across_heads of all heads' together.
         use_attention_sinks: one learned extra logit per head in each softmax.
-        use_normalization_before_and_after: norms after attention and MLP too.
+        use_normalization_before_and_after: norms after attention and MLP too; use_normalization_after_only: only there.
         post_embedding_ln: layer norm right after the token embedding.
         attn_scores_soft_cap, output_logits_soft_cap: c * tanh(x / c), where c > 0.
         clip_qkv: clamp queries, keys and values to [-clip, clip].
-        num_experts, experts_per_token, norm_topk_prob: mixture of experts.
-        d_vocab_out: size of the output vocabulary; -1 means d_vocab.
+        num_experts, experts_per_token, norm_topk_prob: mixture of experts. softmax_over_chosen_experts: the router's
+            softmax is over the chosen ones alone. expert_biases: experts and router have biases. clamped_glu_limit:
+            experts compute act(min(gate, limit)) * (clamp(in, -limit, limit) + 1) (gpt-oss).
+        d_vocab_out: size of the output vocabulary; -1 means d_vocab (and d_vocab=-1: as the model's tokenizer says).
+        tokenizer_name: of the tokenizer to load where none is given; trust_remote_code is for that.
+        tokenizer_prepends_bos: whether the tokenizer starts a text with BOS by itself; found by the model.
         init_mode: gpt2, xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal or muP; initializer_range is
             its scale (-1: 0.8 / sqrt(d_model) for gpt2, else 1).
         seed: of the initial weights (a generator of its own: the global one is left alone).
@@ -117,10 +122,16 @@ class HookedTransformerConfig(TransformerLensConfig):
     yarn_global_attn_only: bool = False
     use_attention_sinks: bool = False
     norm_topk_prob: bool = False
+    softmax_over_chosen_experts: bool = False
+    expert_biases: bool = False
+    clamped_glu_limit: float | None = None
+    use_normalization_after_only: bool = False
+    qk_norm_across_heads: bool = False
+    rotary_layers: list[int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.dtype, str):
-            self.dtype = getattr(torch, self.dtype.removeprefix("torch."))
+            self.dtype = getattr(torch, self.dtype.removeprefix("torch."), self.dtype)
         if self.n_heads == -1 and self.d_model % self.d_head == 0:
             self.n_heads = self.d_model // self.d_head
         given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}

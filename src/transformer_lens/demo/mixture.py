@@ -34,6 +34,7 @@ SHARES: Mapping[str, float] = {
 FIRST_SHARES: Mapping[str, float] = {"ioi": 0.40, "induction": 0.40, "docstring": 0.10, "glue": 0.10}
 WITHOUT_BOS = 0.1
 FIRST_COPY_WEIGHT = 0.1
+SECOND_COPY_WEIGHT = 2.0
 # One token of an indirect-object sentence is what it is for; the others are slots that nothing can predict.
 ANSWER_WEIGHT = 5.0
 
@@ -114,7 +115,9 @@ def _induction(rng: random.Random) -> Document:
     period, copies = rng.randint(3, 49), rng.randint(2, 3)
     stretch = [rng.randrange(bos) for _ in range(period)]
     ids = (bos, *(stretch * copies))
-    return Document("induction", ids, (0.0, *(FIRST_COPY_WEIGHT,) * period, *(1.0,) * (period * (copies - 1))))
+    return Document(
+        "induction", ids, (0.0, *(FIRST_COPY_WEIGHT,) * period, *(SECOND_COPY_WEIGHT,) * (period * (copies - 1)))
+    )
 
 
 SPECIAL: Mapping[str, Callable[[random.Random], Document]] = {"ioi": _ioi, "induction": _induction}

@@ -20,11 +20,18 @@ class _Layer:
     def __init__(self, cache: DynamicCache, layer: int):
         self.cache, self.layer = cache, layer
 
+    @property
+    def length(self) -> int:
+        """How many tokens are held."""
+        return int(self.cache.get_seq_length(self.layer))
+
     def append(
-        self, keys: Float[Tensor, "batch new head d_head"], values: Float[Tensor, "batch new head d_head"]
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        new_keys: Float[Tensor, "batch new kv_head d_head"],
+        new_values: Float[Tensor, "batch new kv_head d_head"],
+    ) -> tuple[Float[Tensor, "batch pos kv_head d_head"], Float[Tensor, "batch pos kv_head d_head"]]:
         """All keys and values, the new ones last."""
-        keys, values = self.cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer)
+        keys, values = self.cache.update(new_keys.transpose(1, 2), new_values.transpose(1, 2), self.layer)
         return keys.transpose(1, 2), values.transpose(1, 2)
 
 

@@ -25,14 +25,20 @@ from transformer_lens.native.transformer import NativeTransformer
 
 
 class _FrequencyPenalty(LogitsProcessor):
-    def __init__(self, penalty: float, temperature: float):
+    def __init__(self, penalty: float, temperature: float, mask: Int[Tensor, "batch pos"] | None):
         # It is meant after the temperature, which transformers applies last.
         self.amount = penalty * temperature
+        self.mask = mask
 
     def __call__(
         self, input_ids: Int[Tensor, "batch pos"], scores: Float[Tensor, "batch d_vocab"]
     ) -> Float[Tensor, "batch d_vocab"]:
-        counts = torch.zeros_like(scores).scatter_add_(1, input_ids, torch.ones_like(input_ids, dtype=scores.dtype))
+        seen = torch.ones_like(input_ids, dtype=scores.dtype)
+        if self.mask is not None:
+            beams = input_ids.shape[0] // self.mask.shape[0]
+            # Padding is no part of a row.
+            seen[:, : self.mask.shape[1]] = self.mask.repeat_interleave(beams, 0).to(scores.dtype)
+        counts = torch.zeros_like(scores).scatter_add_(1, input_ids, seen)
         return scores - self.amount * counts
 
 
@@ -133,7 +139,7 @@ def _run(
     padded = attention_mask is not None and not bool(attention_mask.all())
     if options.freq_penalty:
         temperature = options.temperature if options.samples else 1.0
-        processors = [*processors, _FrequencyPenalty(options.freq_penalty, temperature)]
+        processors = [*processors, _FrequencyPenalty(options.freq_penalty, temperature, None if tokens is None else attention_mask)]
     inputs: dict[str, Any] = {"inputs" if tokens is not None else "inputs_embeds": given}
     if cache is None and options.use_past_kv_cache:
         cache = DynamicCache()

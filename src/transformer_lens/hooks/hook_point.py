@@ -197,7 +197,7 @@ def is_live(module: nn.Module) -> bool:
 
     True for a HookPoint somebody hooked, and for any other module a client put there (an SAE, say).
     """
-    if not isinstance(module, HookPoint):
+    if not isinstance(module, HookPoint) or type(module).forward is not HookPoint.forward:
         return True
     return bool(module.fwd_hooks or module.bwd_hooks or module._forward_hooks or module._forward_pre_hooks)
 

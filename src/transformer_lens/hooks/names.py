@@ -78,14 +78,15 @@ def describe(name: str) -> HookInfo | None:
 def position_axis(name: str) -> int | None:
     """The axis of `name`'s activation that runs over positions (for scores and patterns: over queries), if one does.
 
-    A point the catalogue does not know is taken as [..., pos, d].
+    Counted from the front, batch axis included: with split inputs ln1's activations have a head axis after positions.
+    A point the catalogue does not know is taken as [..., pos, d], which is axis -2.
     """
     info = describe(name)
     if info is None:
         return -2
     axes = info.axes.split()
     wanted = next((axis for axis in ("pos", "query") if axis in axes), None)
-    return None if wanted is None else axes.index(wanted) - len(axes)
+    return None if wanted is None else axes.index(wanted)
 
 
 def bridge_aliases(names: Iterable[str]) -> dict[str, str]:

@@ -93,7 +93,8 @@ class HookedRootModule(nn.Module):
             active = [name for name in self.hook_dict if self.caches_by_default(name)]
             gated = [name for name in self.hook_dict if not self.caches_by_default(name)]
             found = [name for name in active if names(name)] or [name for name in gated if names(name)]
-            return found or [full for other, full in self.hook_dict.aliases.items() if names(other)]
+            others = {full: None for other, full in self.hook_dict.aliases.items() if names(other)}
+            return found or [full for full in others if full in self.hook_dict]
         wanted = [names] if isinstance(names, str) else list(names)
         return list(dict.fromkeys(self._full_name(name) for name in wanted))
 
@@ -220,7 +221,16 @@ class HookedRootModule(nn.Module):
         finally:
             if reset_hooks_end:
                 self.reset_hooks(clear_contexts, level=level)
+            else:
+                self._keep_hooks_of(level)
             self.context_level -= 1
+
+    def _keep_hooks_of(self, level: int) -> None:
+        # They belong to no context any more, so that a later one of the same level leaves them alone.
+        for point in self.hook_dict.values():
+            for handle in (*point.fwd_hooks, *point.bwd_hooks):
+                if handle.context_level == level:
+                    handle.context_level = None
 
     def run_with_hooks(
         self,
@@ -264,7 +274,7 @@ class HookedRootModule(nn.Module):
             name = str(hook.name)
             value = tensor.detach()
             axis = position_axis(name)
-            if positions.mode != "identity" and axis is not None and value.ndim >= -axis:
+            if positions.mode != "identity" and axis is not None and -value.ndim <= axis < value.ndim:
                 value = positions.apply(value, dim=axis)
             if remove_batch_dim:
                 value = _without_batch(value, name)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-SliceInput = int | tuple[int, ...] | list[int] | Tensor | np.ndarray[Any, Any] | slice | None
+SliceInput = int | tuple[int, ...] | list[int] | Tensor | NDArray[Any] | slice | None
 
 
 class Slice:
@@ -66,7 +67,7 @@ class Slice:
         position = dim % tensor.ndim
         return tensor[(slice(None),) * position + (index,)]
 
-    def indices(self, max_ctx: int | None = None) -> np.ndarray[Any, Any]:
+    def indices(self, max_ctx: int | None = None) -> NDArray[Any]:
         """The selected indices out of `max_ctx` entries.
 
         Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
+from importlib import import_module
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -48,8 +50,9 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
     """A decoder-only transformer with a hook point at every step.
 
     Args:
-        cfg: a HookedTransformerConfig, or a dict of its fields.
-        tokenizer: a transformers tokenizer. Without one, and without cfg.tokenizer_name, the model works on token ids.
+        cfg: a HookedTransformerConfig, or a dict of its fields; the model keeps a copy of its own.
+        tokenizer: a transformers tokenizer; None: the one that cfg.tokenizer_name names, a folder or a name on the hub.
+            Without either the model works on token ids.
         move_to_device: put it on cfg.device.
         default_padding_side: where batches of text are padded; None: where the tokenizer says.
 
@@ -67,7 +70,11 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         move_to_device: bool = True,
         default_padding_side: PaddingSide | None = None,
     ):
-        cfg = HookedTransformerConfig.unwrap(cfg)
+        cfg = copy(HookedTransformerConfig.unwrap(cfg))
+        if tokenizer is None and cfg.tokenizer_name is not None:
+            tokenizer = import_module("transformer_lens.text.loading").load_tokenizer(
+                cfg.tokenizer_name, trust_remote_code=cfg.trust_remote_code
+            )
         codec = TextCodec(
             tokenizer,
             n_ctx=cfg.n_ctx,
@@ -77,6 +84,8 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         if tokenizer is not None and cfg.d_vocab == -1:
             cfg.d_vocab = codec.d_vocab
             cfg.d_vocab_out = codec.d_vocab if cfg.d_vocab_out == -1 else cfg.d_vocab_out
+        if tokenizer is not None:
+            cfg.tokenizer_prepends_bos = bool(codec.frame.prefix)
         super().__init__(cfg)
         self.codec = codec
         if move_to_device:
@@ -153,6 +162,10 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
 
     def _frame(self, given: Tensor, mask: Tensor | None, past_kv_cache: TransformerLensKeyValueCache | None) -> Frame:
         batch, length = given.shape[:2]
+        if mask is not None and mask.shape != (batch, length):
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, but there are {length} new tokens in {batch} rows."
+            )
         if past_kv_cache is None:
             if mask is not None and self.cfg.attention_dir == "causal" and _pads_only_at_the_end(mask):
                 mask = None  # under causal attention nothing real sees it
@@ -207,8 +220,10 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
                 attention_mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
             frame = self._frame(input, attention_mask, past_kv_cache)
             start = Start(input, tokens, shortformer_pos_embed, attention_mask, frame)
+        self._check_layer("start_at_layer", start_at_layer)
+        self._check_layer("stop_at_layer", stop_at_layer)
         stop = stop_at_layer
-        if return_type is None and stop is None:
+        if return_type is None and stop is None and past_kv_cache is None:
             stop = self.last_layer_looked_at()
         residual = self.run_blocks(
             start.residual,
@@ -232,6 +247,11 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
             )
         loss = self.loss_fn(logits, start.tokens, start.mask, per_token=loss_per_token)
         return loss if return_type == "loss" else Output(logits, loss)
+
+    def _check_layer(self, argument: str, layer: int | None) -> None:
+        n_layers = self.cfg.n_layers
+        if layer is not None and not -n_layers <= layer <= n_layers:
+            raise ValueError(f"{argument} is from {-n_layers} to {n_layers}, for this model's layers; got {layer}.")
 
     def loss_fn(
         self,

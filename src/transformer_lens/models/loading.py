@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What a tokenizer's files begin with. A folder without any gives a model that works on token ids.
+TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "spm")
 # On by default for every family, and impossible for many; nobody who did not ask needs to hear of it.
 QUIETLY_LEFT_OUT = ("center_writing_weights", "center_unembed")
 
@@ -71,7 +73,7 @@ def load(cls: type[HookedTransformer], name: str, request: Request, steps: Mappi
     else:
         source = open_folder(folder)
     tokenizer = request.tokenizer
-    if tokenizer is None and request.hf_model is None:
+    if tokenizer is None and request.hf_model is None and _holds_tokenizer(folder):
         tokenizer = load_tokenizer(folder, trust_remote_code=request.trust_remote_code)
     model = cls(cfg, tokenizer, move_to_device=False, default_padding_side=request.default_padding_side)
     _place(model, canonical_state(plan, source), share=request.hf_model is not None)
@@ -82,14 +84,19 @@ def load(cls: type[HookedTransformer], name: str, request: Request, steps: Mappi
     return model
 
 
+def _holds_tokenizer(folder: Path) -> bool:
+    return any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir())
+
+
 def _process(model: HookedTransformer, steps: Mapping[str, bool]) -> None:
     """Process the model's weights; what a default asks for in vain is logged, what is lost is warned about."""
     own = {name: parameter.data for name, parameter in model.named_parameters()}
     asked = {name for name, wanted in steps.items() if wanted}
-    if "fold_value_biases" in asked and not any(own[name].any() for name in own if name.endswith("b_V")):
-        asked.discard("fold_value_biases")  # nothing to move
+    quiet = set(QUIETLY_LEFT_OUT)
+    if not any(own[name].any() for name in own if name.endswith(("b_V", ".ln1.b"))):
+        quiet.add("fold_value_biases")  # there is none to fold
     for step, reason in refusals(own, model.cfg).items():
-        if step in asked and step in QUIETLY_LEFT_OUT:
+        if step in asked & quiet:
             log.info("%s is left out: %s.", step, reason)
             asked.discard(step)
     if asked:

@@ -24,7 +24,7 @@ def lm_cross_entropy_loss(
         2.3026
     """
     log_probabilities = logits[:, :-1].log_softmax(-1)
-    losses = -log_probabilities.gather(-1, tokens[:, 1:, None].to(logits.device))[..., 0]
+    losses = -log_probabilities.gather(-1, tokens[:, 1:, None].to(logits.device).long())[..., 0]
     if attention_mask is None:
         return losses if per_token else losses.mean()
     counted = (attention_mask[:, :-1].bool() & attention_mask[:, 1:].bool()).to(losses.device)

@@ -33,8 +33,10 @@ class WeightProcessing(HookedRootModule):
         center_writing_weights: bool = True,
         center_unembed: bool = True,
         refactor_factored_attn_matrices: bool = False,
+        *,
+        fold_value_biases: bool = True,
     ) -> None:
-        """Process this model's weights in place; b_V is always folded into b_O (where that is sound).
+        """Process this model's weights in place.
 
         Folded norms lose their weights, keep their hook points, and read as ones and zeros. Doing it twice is
         harmless. Needs memory for about one more layer.
@@ -44,6 +46,7 @@ class WeightProcessing(HookedRootModule):
             center_writing_weights: take the mean over d_model out of all that is written into the stream.
             center_unembed: take the mean over the vocabulary out of W_U and b_U.
             refactor_factored_attn_matrices: rewrite each head in the basis of its singular vectors.
+            fold_value_biases: move b_V through W_O into b_O.
 
         Example:
             >>> from transformer_lens.models.hooked_transformer import HookedTransformer
@@ -52,12 +55,12 @@ class WeightProcessing(HookedRootModule):
             >>> model.cfg.normalization_type, model.ln_final.w.sum()
             ('LNPre', tensor(8.))
         """
-        own = {name: parameter.data for name, parameter in self.named_parameters()}
         self._process(
-            own,
+            _parameters(self),
             fold_ln=fold_ln,
             center_writing_weights=center_writing_weights,
             center_unembed=center_unembed,
+            fold_value_biases=fold_value_biases,
             refactor_factored_attn_matrices=refactor_factored_attn_matrices,
         )
 
@@ -82,7 +85,7 @@ class WeightProcessing(HookedRootModule):
         if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
             given.pop("pos_embed.W_pos", None)  # 3.x kept one beside alibi, unread
         refused = processing.refusals(given, self.cfg).get("fold_ln") if fold_ln else "fold_ln=False"
-        _check_fit(given, _own_tensors(self), refused)
+        _check_fit(given, _parameters(self) | _buffers(self), refused)
         self._process(
             self.fill_missing_keys(given),
             fold_ln=fold_ln,
@@ -113,14 +116,14 @@ class WeightProcessing(HookedRootModule):
 
         Matrices that are missing are this model's own, with a warning that names them.
         """
-        filled, matrices = dict(state_dict), []
-        for name, value in _own_tensors(self).items():
+        filled, matrices = _buffers(self) | dict(state_dict), []
+        for name, value in _parameters(self).items():
             if name in filled:
                 continue
-            leaf = name.rsplit(".", 1)[-1]
+            leaf = name.rsplit(".", 1)[-1].lstrip("_")
             if leaf == "w":
                 filled[name] = torch.ones_like(value)
-            elif leaf in ("b", "bias") or leaf.lstrip("_").startswith("b_"):
+            elif leaf in ("b", "bias") or leaf.startswith("b_"):
                 filled[name] = torch.zeros_like(value)
             else:
                 matrices.append(name)
@@ -162,7 +165,7 @@ class _Incoming(MutableMapping[str, Tensor]):
     def __init__(self, weights: StateDict, model: nn.Module):
         self.weights = weights
         self.parameters = dict(model.named_parameters())
-        self.own = _own_tensors(model)
+        self.buffers = _buffers(model)
         self.placed: set[str] = set()
         self.removed: set[str] = set()
 
@@ -170,12 +173,14 @@ class _Incoming(MutableMapping[str, Tensor]):
         return self.weights[name]
 
     def __setitem__(self, name: str, value: Tensor) -> None:
-        parameter = self.parameters.get(name)
-        if parameter is None:
+        if name not in self.parameters:
             raise WeightsError(f"Processing made {name}, for which this model has no place.")
-        # NOTE: new memory in the parameter's layout. Its old memory may be that of another weight (tied embeddings) or
-        # of another model (from_pretrained with hf_model), which must not change.
-        parameter.data = torch.empty_like(parameter.data).copy_(value)
+        # NOTE: new memory, in the parameter's layout. Its old memory may be that of another weight (tied embeddings) or
+        # of another model (from_pretrained with hf_model), which must not change. What processing makes is nobody
+        # else's, so it is taken over where it fits.
+        parameter = self.parameters[name]
+        fits = value.stride() == parameter.stride() and value.dtype == parameter.dtype
+        parameter.data = value.to(parameter.device) if fits else torch.empty_like(parameter.data).copy_(value)
         self.weights[name] = parameter.data
         self.placed.add(name)
 
@@ -192,21 +197,28 @@ class _Incoming(MutableMapping[str, Tensor]):
     def place_the_rest(self) -> None:
         """Place what no step has changed, where it is not the model's own already."""
         for name in self.weights.keys() - self.placed:
-            if self.weights[name].data_ptr() == self.own[name].data_ptr():
-                continue
-            if name in self.parameters:
-                self[name] = self.weights[name]
-            else:
-                self.own[name].copy_(self.weights[name])
+            value = self.weights[name]
+            if name in self.buffers:
+                self.buffers[name].copy_(value)
+            elif not _same_memory(value, self.parameters[name].data):
+                self[name] = value.clone()
 
 
-def _own_tensors(model: nn.Module) -> StateDict:
-    # As `state_dict`, but the very tensors: state_dict copies strided ones.
-    tensors = {name: parameter.data for name, parameter in model.named_parameters()}
+def _same_memory(x: Tensor, y: Tensor) -> bool:
+    return x.data_ptr() == y.data_ptr() and x.stride() == y.stride() and x.dtype == y.dtype
+
+
+def _parameters(model: nn.Module) -> StateDict:
+    # The very tensors: state_dict copies strided ones.
+    return {name: parameter.data for name, parameter in model.named_parameters()}
+
+
+def _buffers(model: nn.Module) -> StateDict:
+    buffers = {}
     for prefix, module in model.named_modules():
-        kept = module._buffers.keys() - module._non_persistent_buffers_set
-        tensors |= {f"{prefix}.{leaf}": buffer for leaf in kept if (buffer := module._buffers[leaf]) is not None}
-    return tensors
+        for leaf in module._buffers.keys() - module._non_persistent_buffers_set:
+            buffers[f"{prefix}.{leaf}"] = module.get_buffer(leaf)
+    return buffers
 
 
 def _check_fit(given: StateDict, own: StateDict, refused: str | None) -> None:

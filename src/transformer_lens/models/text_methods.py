@@ -39,6 +39,7 @@ class TextMethods:
             default_prepend_bos=self.cfg.default_prepend_bos,
             default_padding_side=default_padding_side or self.codec.default_padding_side,
         )
+        self.cfg.tokenizer_prepends_bos = None if tokenizer is None else bool(self.codec.frame.prefix)
 
     def _prepends(self, prepend_bos: bool | None) -> bool:
         return self.cfg.default_prepend_bos if prepend_bos is None else prepend_bos

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.hooks import HookPoint, is_live
 from transformer_lens.native.frame import Frame
-from transformer_lens.native.key_value_cache import TransformerLensKeyValueCacheEntry
+from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.layout import heads_in, heads_out, project_in, project_out
 from transformer_lens.native.norms import RMSNorm
 from transformer_lens.native.positions import alibi_slopes, log_stretch, make_rotary
@@ -43,11 +43,15 @@ class Attention(nn.Module):
         if cfg.use_attention_sinks:
             self.sinks = nn.Parameter(torch.zeros(n_heads, dtype=dtype))
         if cfg.use_qk_norm:
-            self.q_norm = RMSNorm(cfg, length=d_head)
-            self.k_norm = RMSNorm(cfg, length=d_head)
+            across = cfg.qk_norm_across_heads
+            self.q_norm = RMSNorm(cfg, length=n_heads * d_head if across else d_head)
+            self.k_norm = RMSNorm(cfg, length=(cfg.n_key_value_heads or n_heads) * d_head if across else d_head)
         local = cfg.use_local_attn and attn_type == "local"
         self.window = cfg.window_size if local else None
-        self.rotary = make_rotary(cfg, local) if cfg.positional_embedding_type == "rotary" else None
+        rotates = cfg.positional_embedding_type == "rotary" and (
+            cfg.rotary_layers is None or layer_id in cfg.rotary_layers
+        )
+        self.rotary = make_rotary(cfg, local) if rotates else None
         self.slopes = alibi_slopes(n_heads) if cfg.positional_embedding_type == "alibi" else None
         self.hook_q = HookPoint()  # [batch, pos, head, d_head]
         self.hook_k = HookPoint()  # [batch, pos, kv_head, d_head]
@@ -83,9 +87,9 @@ class Attention(nn.Module):
     def forward(
         self,
         query_input: Float[Tensor, "batch pos *head d_model"],
-        key_input: Float[Tensor, "batch pos *head d_model"],
-        value_input: Float[Tensor, "batch pos *head d_model"],
-        past_kv_cache_entry: TransformerLensKeyValueCacheEntry | None = None,
+        key_input: Float[Tensor, "batch pos *key_head d_model"],
+        value_input: Float[Tensor, "batch pos *value_head d_model"],
+        past_kv_cache_entry: LayerPast | None = None,
         additive_attention_mask: Float[Tensor, "batch 1 1 key"] | None = None,
         attention_mask: Int[Tensor, "batch key"] | None = None,
         frame: Frame | None = None,
@@ -100,15 +104,15 @@ class Attention(nn.Module):
             frame: positions and masks of the whole pass, where a model computes them once for all layers.
         """
         if frame is None:
-            offset = 0 if past_kv_cache_entry is None else past_kv_cache_entry.past_keys.shape[1]
+            offset = 0 if past_kv_cache_entry is None else past_kv_cache_entry.length
             frame = Frame.make(query_input.shape[1], query_input.device, attention_mask, offset)
         q = self.hook_q(_project(query_input, self.W_Q, self.b_Q))
         k = self.hook_k(_project(key_input, *self.key_weights()))
         v = self.hook_v(_project(value_input, *self.value_weights()))
-        if (clip := self.cfg.clip_qkv) is not None:
-            q, k, v = (x.clamp(-clip, clip) for x in (q, k, v))
         if self.cfg.use_qk_norm:
             q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
+        if (clip := self.cfg.clip_qkv) is not None:
+            q, k, v = (x.clamp(-clip, clip) for x in (q, k, v))
         if self.rotary is not None:
             rotary = self.rotary
             if self.cfg.use_dynamic_ntk_rope:
@@ -138,37 +142,36 @@ class Attention(nn.Module):
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, frame: Frame, additive: Tensor | None
     ) -> Float[Tensor, "batch pos head d_head"]:
-        looked_at = is_live(self.hook_attn_scores) or is_live(self.hook_pattern)
-        soft_cap = self.cfg.attn_scores_soft_cap
         copies = self.cfg.n_heads // k.shape[2]
         if copies > 1:
             k, v = k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [batch, head, pos, d_head]
-        causal = self.cfg.attention_dir == "causal"
         bias = self._bias(q, k, additive)
-        if not looked_at and soft_cap <= 0 and not self.cfg.use_attention_sinks:
-            plain = causal and bias is None and frame.is_plain_causal(q.shape[2], self.window)
-            visible = None if plain else frame.visible(q.shape[2], causal, self.window)
-            if bias is not None and visible is not None:
-                visible = bias.masked_fill(~visible, -torch.inf)
-            elif bias is not None:
-                visible = bias
-            z = scaled_dot_product_attention(
-                q, k, v, attn_mask=visible, is_causal=plain and q.shape[2] > 1, scale=1 / self.scale
-            )
-            return z.transpose(1, 2)
-        scores = q.float() @ k.float().transpose(-1, -2) if q.dtype in _NARROW else q @ k.transpose(-1, -2)
-        scores = scores / self.scale
+        looked_at = is_live(self.hook_attn_scores) or is_live(self.hook_pattern)
+        if looked_at or self.cfg.attn_scores_soft_cap > 0 or self.cfg.use_attention_sinks:
+            return self._mix_in_the_open(q, k, v, bias, frame).transpose(1, 2)
+        n_query, causal = q.shape[2], self.cfg.attention_dir == "causal"
+        plain = causal and bias is None and n_query > 1 and frame.is_plain_causal(n_query, self.window)
+        mask = None if plain else _sum(bias, frame.mask(n_query, causal, self.window, q.dtype))
+        z = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain, scale=1 / self.scale)
+        return z.transpose(1, 2)
+
+    def _mix_in_the_open(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, frame: Frame
+    ) -> Float[Tensor, "batch head query d_head"]:
+        if q.dtype in _NARROW:
+            q, k = q.float(), k.float()
+        scores = (q / self.scale) @ k.transpose(-1, -2)
+        soft_cap = self.cfg.attn_scores_soft_cap
         if soft_cap > 0:
             scores = soft_cap * (scores / soft_cap).tanh()
-        if bias is not None:
-            scores = scores + bias
-        visible = frame.visible(q.shape[2], causal, self.window)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, -torch.inf)
+        mask = frame.mask(q.shape[2], self.cfg.attention_dir == "causal", self.window, scores.dtype)
+        hidden = _sum(bias, mask)
+        if hidden is not None:
+            scores += hidden  # in place: nobody else has seen these scores yet
         pattern = self.hook_pattern(self._softmax(self.hook_attn_scores(scores)))
         mixed: Tensor = pattern.to(v.dtype) @ v
-        return mixed.transpose(1, 2)
+        return mixed
 
     def _softmax(self, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
         if not self.cfg.use_attention_sinks:
@@ -257,6 +260,12 @@ class GroupedQueryAttention(Attention):
         return (self.W_V, self.b_V) if self.cfg.ungroup_grouped_query_attention else (self._W_V, self._b_V)
 
 
+def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
+
+
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch pos head d_head"]:
     if x.ndim == 3:
         return project_in(x, weight, bias)
@@ -264,6 +273,6 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch po
 
 
 def _flat_norm(norm: nn.Module, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-    # The norm's hooks see [batch * pos * head, d_head], as they always have.
-    normed: Tensor = norm(heads.reshape(-1, heads.shape[-1]))
+    # The norm's hooks see [batch * pos * head, d_head], as they always have; [batch * pos, head * d_head] across heads.
+    normed: Tensor = norm(heads.reshape(-1, norm.w.shape[0]))  # type: ignore[union-attr, call-overload]
     return normed.view_as(heads) if normed.is_contiguous() else normed.reshape(heads.shape)

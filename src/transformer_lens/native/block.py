@@ -10,7 +10,7 @@ from transformer_lens.errors import HookConflictError
 from transformer_lens.hooks import HookPoint, is_live
 from transformer_lens.native.attention import Attention, GroupedQueryAttention
 from transformer_lens.native.frame import Frame
-from transformer_lens.native.key_value_cache import TransformerLensKeyValueCacheEntry
+from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.mlp import make_mlp
 from transformer_lens.native.norms import make_norm
 
@@ -22,7 +22,8 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.block_index = block_index
-        self.ln1 = make_norm(cfg)
+        after = cfg.use_normalization_before_and_after or cfg.use_normalization_after_only
+        self.ln1 = nn.Identity() if cfg.use_normalization_after_only else make_norm(cfg)
         attn_type = cfg.attn_types[block_index] if cfg.attn_types else "global"
         kind = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
         self.attn = kind(cfg, attn_type, block_index)
@@ -33,24 +34,24 @@ class TransformerBlock(nn.Module):
         self.hook_v_input = HookPoint()  # [batch, pos, kv_head, d_model]
         self.hook_attn_out = HookPoint()  # [batch, pos, d_model]
         self.hook_resid_post = HookPoint()  # [batch, pos, d_model]
-        if cfg.use_normalization_before_and_after:
-            self.ln1_post = make_norm(cfg)
+        if after:
+            self.ln1_post = make_norm(cfg, after=True)
         if cfg.attn_only:
             return
-        self.ln2 = make_norm(cfg)
+        self.ln2 = nn.Identity() if cfg.use_normalization_after_only else make_norm(cfg)
         self.mlp = make_mlp(cfg)
         self.hook_mlp_in = HookPoint()  # [batch, pos, d_model]
         self.hook_mlp_out = HookPoint()  # [batch, pos, d_model]
         if not cfg.parallel_attn_mlp:
             self.hook_resid_mid = HookPoint()  # [batch, pos, d_model]
-        if cfg.use_normalization_before_and_after:
-            self.ln2_post = make_norm(cfg)
+        if after:
+            self.ln2_post = make_norm(cfg, after=True)
 
     def forward(
         self,
         resid_pre: Float[Tensor, "batch pos d_model"],
         shortformer_pos_embed: Float[Tensor, "batch pos d_model"] | None = None,
-        past_kv_cache_entry: TransformerLensKeyValueCacheEntry | None = None,
+        past_kv_cache_entry: LayerPast | None = None,
         attention_mask: Int[Tensor, "batch key"] | None = None,
         frame: Frame | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -73,7 +74,7 @@ class TransformerBlock(nn.Module):
             attention_mask=attention_mask,
             frame=frame,
         )
-        if self.cfg.use_normalization_before_and_after:
+        if hasattr(self, "ln1_post"):
             attn_out = self.ln1_post(attn_out)
         attn_out = self.hook_attn_out(attn_out)
         if self.cfg.attn_only:
@@ -90,7 +91,7 @@ class TransformerBlock(nn.Module):
     def apply_mlp(self, normalized_resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the MLP adds to the stream, for an already normalised one."""
         mlp_out = self.mlp(normalized_resid)
-        return self.ln2_post(mlp_out) if self.cfg.use_normalization_before_and_after else mlp_out  # type: ignore[no-any-return]
+        return self.ln2_post(mlp_out) if hasattr(self, "ln2_post") else mlp_out  # type: ignore[no-any-return]
 
     def _attention_inputs(self, resid_pre: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         split = [is_live(self.hook_q_input), is_live(self.hook_k_input), is_live(self.hook_v_input)]

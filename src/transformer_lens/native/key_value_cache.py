@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.config import TransformerLensConfig
+
+
+@runtime_checkable
+class LayerPast(Protocol):
+    """What holds the earlier keys and values of one layer."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens are held."""
+
+    def append(
+        self,
+        new_keys: Float[Tensor, "batch new kv_head d_head"],
+        new_values: Float[Tensor, "batch new kv_head d_head"],
+    ) -> tuple[Float[Tensor, "batch pos kv_head d_head"], Float[Tensor, "batch pos kv_head d_head"]]:
+        """All keys and values, the new ones last."""
 
 
 @dataclass
@@ -33,6 +50,11 @@ class TransformerLensKeyValueCacheEntry:
         heads = cfg.n_key_value_heads if grouped else cfg.n_heads
         empty = torch.empty(batch_size, 0, heads or cfg.n_heads, cfg.d_head, device=device, dtype=cfg.dtype)
         return cls(empty, empty.clone())
+
+    @property
+    def length(self) -> int:
+        """How many tokens are held."""
+        return self.past_keys.shape[1]
 
     def append(
         self,

@@ -67,14 +67,15 @@ class GatedMLP(MLP):
 
 
 class Expert(nn.Module):
-    """One expert: an MLP without biases, gated or plain, over the tokens routed to it."""
+    """One expert: an MLP, gated or plain, over the tokens routed to it; without biases but for gpt-oss."""
 
     def __init__(self, cfg: HookedTransformerConfig):
         super().__init__()
-        d_mlp = _width(cfg)
-        self.W_in = nn.Linear(cfg.d_model, d_mlp, bias=False, dtype=cfg.dtype)
-        self.W_out = nn.Linear(d_mlp, cfg.d_model, bias=False, dtype=cfg.dtype)
-        self.W_gate = nn.Linear(cfg.d_model, d_mlp, bias=False, dtype=cfg.dtype) if cfg.gated_mlp else None
+        d_mlp, bias, dtype = _width(cfg), cfg.expert_biases, cfg.dtype
+        self.W_in = nn.Linear(cfg.d_model, d_mlp, bias=bias, dtype=dtype)
+        self.W_out = nn.Linear(d_mlp, cfg.d_model, bias=bias, dtype=dtype)
+        self.W_gate = nn.Linear(cfg.d_model, d_mlp, bias=bias, dtype=dtype) if cfg.gated_mlp else None
+        self.limit = cfg.clamped_glu_limit
         self.act_fn = make_activation(cfg.act_fn, cfg.dtype)
         self.hook_pre = HookPoint()  # [routed, d_mlp]
         self.hook_post = HookPoint()  # [routed, d_mlp]
@@ -85,8 +86,11 @@ class Expert(nn.Module):
         """The expert's output for its tokens."""
         if self.W_gate is None:
             post = self.act_fn(self.hook_pre(self.W_in(x)))
-        else:
+        elif self.limit is None:
             post = self.act_fn(self.hook_gate(self.W_gate(x))) * self.hook_pre(self.W_in(x))
+        else:
+            gate = self.hook_gate(self.W_gate(x)).clamp(max=self.limit)
+            post = self.act_fn(gate) * (self.hook_pre(self.W_in(x)).clamp(-self.limit, self.limit) + 1)
         return self.W_out(self.hook_post(post))  # type: ignore[no-any-return]
 
 
@@ -94,7 +98,7 @@ class MoE(nn.Module):
     """A mixture of experts (arXiv 1701.06538): each token's output is that of its best experts, by probability.
 
     Attributes:
-        W_gate: the router, a Linear(d_model, num_experts) without bias.
+        W_gate: the router, a Linear(d_model, num_experts), with a bias where experts have biases.
         experts: the experts.
     """
 
@@ -104,7 +108,7 @@ class MoE(nn.Module):
             raise ValueError("A mixture of experts needs num_experts and experts_per_token.")
         self.cfg = cfg
         self.num_experts, self.experts_per_token = cfg.num_experts, cfg.experts_per_token
-        self.W_gate = nn.Linear(cfg.d_model, cfg.num_experts, bias=False, dtype=cfg.dtype)
+        self.W_gate = nn.Linear(cfg.d_model, cfg.num_experts, bias=cfg.expert_biases, dtype=cfg.dtype)
         self.experts = nn.ModuleList(Expert(cfg) for _ in range(cfg.num_experts))
         self.hook_expert_weights = HookPoint()  # [batch * pos, expert]
         self.hook_expert_indices = HookPoint()  # [batch * pos, chosen]
@@ -112,13 +116,19 @@ class MoE(nn.Module):
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The weighted sum of the chosen experts' outputs."""
         tokens = x.flatten(0, -2)
-        probabilities = self.hook_expert_weights(self.W_gate(tokens).float().softmax(-1))
+        probabilities = self.hook_expert_weights(self._probabilities(self.W_gate(tokens).float()))
         weights, chosen = probabilities.topk(self.experts_per_token, -1)
         chosen = self.hook_expert_indices(chosen)
         weights = probabilities.gather(-1, chosen)
         if self.cfg.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
         return self._combine(tokens, weights.to(x.dtype), chosen).view(x.shape)
+
+    def _probabilities(self, logits: Float[Tensor, "token expert"]) -> Float[Tensor, "token expert"]:
+        if self.cfg.softmax_over_chosen_experts:
+            chosen = logits.topk(self.experts_per_token, -1).indices
+            logits = torch.full_like(logits, -torch.inf).scatter(-1, chosen, logits.gather(-1, chosen))
+        return logits.softmax(-1)
 
     def _combine(
         self, tokens: Float[Tensor, "token d_model"], weights: Tensor, chosen: Int[Tensor, "token chosen"]

@@ -28,9 +28,9 @@ class Norm(nn.Module):
         wide = _wide(x)
         if not is_live(self.hook_scale):
             return self._see_normalized(layer_norm(wide, wide.shape[-1:], eps=self.eps), x)
-        centred = wide - wide.mean(-1, keepdim=True)
-        scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        return self._see_normalized(centred / scale, x)
+        variance, mean = torch.var_mean(wide, -1, correction=0, keepdim=True)
+        scale = self.hook_scale((variance + self.eps).sqrt())
+        return self._see_normalized((wide - mean) / scale, x)
 
     def _see_normalized(self, normalized: Tensor, x: Tensor) -> Tensor:
         if not is_live(self.hook_normalized):
@@ -91,7 +91,7 @@ class LayerNorm(Norm):
     def forward(self, x: Float[Tensor, "... length"]) -> Float[Tensor, "... length"]:
         """The normalised x, times w, plus b."""
         if is_live(self.hook_scale) or is_live(self.hook_normalized):
-            return (self.normalize(x) * self.w + self.b).to(x.dtype)
+            return torch.addcmul(self.b, self.normalize(x), self.w).to(x.dtype)
         return layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
 
 
@@ -129,8 +129,13 @@ def folded(norm: Norm, cfg: HookedTransformerConfig) -> LayerNormPre | RMSNormPr
     return pre.train(norm.training)
 
 
-def make_norm(cfg: HookedTransformerConfig, final: bool = False) -> nn.Module:
-    """The norm that the configuration names; `final` for the one before the unembedding.
+def make_norm(cfg: HookedTransformerConfig, final: bool = False, after: bool = False) -> nn.Module:
+    """The norm that the configuration names.
+
+    Args:
+        cfg: the configuration.
+        final: it is the one before the unembedding.
+        after: it stands after attention or the MLP; such a norm keeps its weights, for they cannot be folded.
 
     Example:
         >>> cfg = HookedTransformerConfig(d_model=4, d_head=2, n_layers=1, n_ctx=8, d_vocab=9, normalization_type="RMS")
@@ -140,6 +145,8 @@ def make_norm(cfg: HookedTransformerConfig, final: bool = False) -> nn.Module:
     kind = cfg.normalization_type
     if final and cfg.final_rms and kind is not None:
         kind = "RMSPre" if kind.endswith("Pre") else "RMS"
+    if after and kind is not None:
+        kind = kind.removesuffix("Pre")
     match kind:
         case "LN":
             return LayerNorm(cfg)

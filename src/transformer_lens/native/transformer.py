@@ -16,9 +16,13 @@ from transformer_lens.native.block import TransformerBlock
 from transformer_lens.native.embed import Embed, PosEmbed, Unembed
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.initialize import init_weights
+from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.norms import make_norm
 from transformer_lens.native.weights_view import StackedWeights
 
+OF_ENCODER_DECODERS = (
+    "relative_attention_max_distance", "relative_attention_num_buckets", "decoder_start_token_id", "tie_word_embeddings",
+)  # fmt: skip
 OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
 
@@ -29,6 +33,9 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         super().__init__()
         if cfg.d_vocab == -1 or cfg.d_vocab_out == -1:
             raise ConfigurationError("d_vocab is missing: give it, or a tokenizer whose vocabulary says it.")
+        idle = [name for name in OF_ENCODER_DECODERS if getattr(cfg, name) not in (None, False)]
+        if idle:
+            raise ConfigurationError(f"{', '.join(idle)} is for encoder-decoders and has no effect in this model.")
         self.cfg = cfg
         self.embed = Embed(cfg)
         self.hook_tokens = HookPoint()  # [batch, pos]
@@ -85,7 +92,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         residual: Float[Tensor, "batch pos d_model"],
         frame: Frame,
         position: Float[Tensor, "batch pos d_model"] | None = None,
-        past_kv: Sequence[Any] | None = None,
+        past_kv: Sequence[LayerPast] | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stream after these layers; no other layer runs.
@@ -94,10 +101,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             residual: the stream entering the first of them.
             frame: positions and masks.
             position: position embeddings that go to queries and keys (shortformer).
-            past_kv: for each layer of the model what holds its earlier keys and values, with an `append` method.
+            past_kv: for each layer of the model what holds its earlier keys and values.
             layers: which layers.
         """
-        entries: Sequence[Any] = [None] * self.cfg.n_layers if past_kv is None else past_kv
+        entries: Sequence[LayerPast | None] = [None] * self.cfg.n_layers if past_kv is None else past_kv
         for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
             if self.cfg.n_devices > 1:
                 residual, frame, position = _moved(block, residual, frame, position)

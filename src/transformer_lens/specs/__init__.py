@@ -1,7 +1,7 @@
 """Families of models as data: one frozen spec for each, no torch."""
 
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Part, Spec, Weight
-from transformer_lens.specs.table import FAMILIES, UnsupportedModelError, fields_of, find_spec
+from transformer_lens.specs.table import FAMILIES, fields_of, find_spec
 
 __all__ = ["FAMILIES", "HFConfig", "Part", "Spec", "UnsupportedModelError", "Weight", "fields_of", "find_spec"]

@@ -84,3 +84,37 @@ def gated_mlp(hf: str, names: str = "gate_proj up_proj down_proj") -> tuple[Weig
     gate, up, down = (f"{hf}.{name}.weight" for name in names.split())
     mlp = "blocks.{layer}.mlp."
     return one(gate, f"{mlp}W_gate", UP), one(up, f"{mlp}W_in", UP), one(down, f"{mlp}W_out", DOWN)
+
+
+def fused_by_head(hf: str, bias: Any = True, order: str = "QKV") -> tuple[Weight, ...]:
+    """One linear layer for queries, keys and values, which alternate head by head (GPT-NeoX, Bloom)."""
+    attn = "blocks.{layer}.attn."
+    weight = Weight(
+        f"{hf}.weight",
+        tuple(Part(f"{attn}W_{n}", "1 head d_head d_model -> head d_model d_head") for n in order),
+        first="(head three d_head) d_model -> three head d_head d_model",
+    )
+    if bias is False:
+        return (weight,)
+    return (
+        weight,
+        Weight(
+            f"{hf}.bias",
+            tuple(Part(f"{attn}b_{n}", "1 head d_head -> head d_head") for n in order),
+            first="(head three d_head) -> three head d_head",
+            when=None if bias is True else bias,
+        ),
+    )
+
+
+def fused_in_blocks(hf: str, bias: Any = False) -> tuple[Weight, ...]:
+    """One linear layer for queries, keys and values, one block after another (Phi-3, GPT-BigCode)."""
+    attn = "blocks.{layer}.attn."
+    rows = {"Q": ("head", "d_head"), "K": ("kv", "d_head"), "V": ("kv", "d_head")}
+    axes = {"Q": QUERY, "K": KEY, "V": KEY}
+    flat = {"Q": QUERY_BIAS, "K": KEY_BIAS, "V": KEY_BIAS}
+    weight = Weight(f"{hf}.weight", tuple(Part(f"{attn}W_{n}", axes[n], rows[n]) for n in "QKV"))
+    if bias is False:
+        return (weight,)
+    parts = tuple(Part(f"{attn}b_{n}", flat[n], rows[n]) for n in "QKV")
+    return weight, Weight(f"{hf}.bias", parts, when=None if bias is True else bias)

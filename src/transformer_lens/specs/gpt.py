@@ -1,28 +1,38 @@
-"""GPT-2 and its relatives with learned positions."""
+"""GPT-2 and its relatives: layer norms with biases, MLPs without a gate."""
+
+from __future__ import annotations
 
 from typing import Any
 
-from transformer_lens.specs.axes import VECTOR, embeddings, norm, one
-from transformer_lens.specs.reading import HFConfig
-from transformer_lens.specs.rules import activation, four_times, heads_of_width
+from transformer_lens.specs.axes import (
+    VECTOR, biases, embeddings, fused_by_head, norm, one, plain_mlp, separate_attention,
+)  # fmt: skip
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
+from transformer_lens.specs.rules import activation, four_times, heads, rotary
 from transformer_lens.specs.spec import Part, Spec, Weight
 
-_LAYER = "transformer.h.{layer}"
+_H = "transformer.h.{layer}"
 _ATTN = "blocks.{layer}.attn."
+_LN = {"normalization_type": "LN"}
+_NORMS = (
+    *norm(f"{_H}.ln_1", "blocks.{layer}.ln1", bias=True),
+    *norm(f"{_H}.ln_2", "blocks.{layer}.ln2", bias=True),
+    *norm("transformer.ln_f", "ln_final", bias=True),
+)
+_BUFFERS = (r"\.(attn|attention|self_attention)\.(masked_)?bias$", r"\.rotary_emb\.inv_freq$")
 
 
 def _fused_conv(hf: str) -> tuple[Weight, Weight]:
-    # Conv1D: (in, out), with q, k and v one after another in the output.
-    names = ("Q", "K", "V")
+    # Conv1D keeps (in, out), with q, k and v one after another in the output.
     return (
         Weight(
             f"{hf}.weight",
-            tuple(Part(f"{_ATTN}W_{n}", "1 head d_head d_model -> head d_model d_head") for n in names),
+            tuple(Part(f"{_ATTN}W_{n}", "1 head d_head d_model -> head d_model d_head") for n in "QKV"),
             first="d_model (three head d_head) -> three head d_head d_model",
         ),
         Weight(
             f"{hf}.bias",
-            tuple(Part(f"{_ATTN}b_{n}", "1 head d_head -> head d_head") for n in names),
+            tuple(Part(f"{_ATTN}b_{n}", "1 head d_head -> head d_head") for n in "QKV"),
             first="(three head d_head) -> three head d_head",
         ),
     )
@@ -41,24 +51,187 @@ GPT2 = Spec(
         "d_model": "n_embd", "n_layers": "n_layer", "n_ctx": "n_positions", "d_vocab": "vocab_size",
         "eps": "layer_norm_epsilon", "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
     },  # fmt: skip
-    fixed={"normalization_type": "LN", "positional_embedding_type": "standard"},
-    rules=(heads_of_width("n_embd", "n_head"), four_times("n_inner", "n_embd"), activation("activation_function"),
-           _scores),
+    fixed=_LN,
+    rules=(heads("n_head", "", "n_embd"), four_times("n_inner", "n_embd"), activation("activation_function"), _scores),
     harmless=frozenset({"reorder_and_upcast_attn", "n_ctx"}),
     refuses={"add_cross_attention": ((False, None), "cross-attention")},
-    ignored=(r"\.attn\.(masked_)?bias$",),
+    ignored=_BUFFERS,
     weights=(
         *embeddings("transformer.wte.weight"),
         one("transformer.wpe.weight", "pos_embed.W_pos", "pos d_model -> pos d_model"),
-        *norm(f"{_LAYER}.ln_1", "blocks.{layer}.ln1", bias=True),
-        *_fused_conv(f"{_LAYER}.attn.c_attn"),
-        one(f"{_LAYER}.attn.c_proj.weight", f"{_ATTN}W_O", "(head d_head) d_model -> head d_head d_model"),
-        one(f"{_LAYER}.attn.c_proj.bias", f"{_ATTN}b_O", VECTOR),
-        *norm(f"{_LAYER}.ln_2", "blocks.{layer}.ln2", bias=True),
-        one(f"{_LAYER}.mlp.c_fc.weight", "blocks.{layer}.mlp.W_in", "d_model d_mlp -> d_model d_mlp"),
-        one(f"{_LAYER}.mlp.c_fc.bias", "blocks.{layer}.mlp.b_in", "d_mlp -> d_mlp"),
-        one(f"{_LAYER}.mlp.c_proj.weight", "blocks.{layer}.mlp.W_out", "d_mlp d_model -> d_mlp d_model"),
-        one(f"{_LAYER}.mlp.c_proj.bias", "blocks.{layer}.mlp.b_out", VECTOR),
-        *norm("transformer.ln_f", "ln_final", bias=True),
+        *_NORMS,
+        *_fused_conv(f"{_H}.attn.c_attn"),
+        one(f"{_H}.attn.c_proj.weight", f"{_ATTN}W_O", "(head d_head) d_model -> head d_head d_model"),
+        one(f"{_H}.attn.c_proj.bias", f"{_ATTN}b_O", VECTOR),
+        one(f"{_H}.mlp.c_fc.weight", "blocks.{layer}.mlp.W_in", "d_model d_mlp -> d_model d_mlp"),
+        one(f"{_H}.mlp.c_fc.bias", "blocks.{layer}.mlp.b_in", "d_mlp -> d_mlp"),
+        one(f"{_H}.mlp.c_proj.weight", "blocks.{layer}.mlp.W_out", "d_mlp d_model -> d_mlp d_model"),
+        one(f"{_H}.mlp.c_proj.bias", "blocks.{layer}.mlp.b_out", VECTOR),
+    ),
+)
+
+
+def _alternating(config: HFConfig) -> dict[str, Any]:
+    return {
+        "use_local_attn": "local" in config["attention_layers"],
+        "attn_types": list(config["attention_layers"]),
+        "window_size": config["window_size"] if "local" in config["attention_layers"] else None,
+    }
+
+
+GPT_NEO = Spec(
+    name="GPT-Neo",
+    model_types=("gpt_neo",),
+    architecture="GPTNeoForCausalLM",
+    prefix="transformer.",
+    same={
+        "d_model": "hidden_size", "n_layers": "num_layers", "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size", "eps": "layer_norm_epsilon",
+    },  # fmt: skip
+    fixed={**_LN, "use_attn_scale": False},
+    rules=(heads("num_heads", ""), four_times("intermediate_size", "hidden_size"), activation("activation_function"),
+           _alternating),
+    harmless=frozenset({"attention_types"}),
+    ignored=(*_BUFFERS, r"\.attn\.attention\.(masked_)?bias$"),
+    weights=(
+        *embeddings("transformer.wte.weight"),
+        one("transformer.wpe.weight", "pos_embed.W_pos", "pos d_model -> pos d_model"),
+        *_NORMS,
+        *separate_attention(f"{_H}.attn.attention", bias=False, out_bias=True, names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_H}.mlp.c_fc", f"{_H}.mlp.c_proj"),
+    ),
+)
+
+_SHARED_NORM = (
+    *norm(f"{_H}.ln_1", "blocks.{layer}.ln1", bias=True, copies=("blocks.{layer}.ln2",)),
+    *norm("transformer.ln_f", "ln_final", bias=True),
+)
+_UNEMBED_BIAS = one("lm_head.bias", "unembed.b_U", "d_vocab -> d_vocab")
+
+
+def _adjacent(config: HFConfig) -> dict[str, Any]:
+    # NOTE: rotary_dim None means all dimensions.
+    return {
+        "positional_embedding_type": "rotary",
+        "rotary_adjacent_pairs": True,
+        "rotary_dim": config["rotary_dim"] or config["n_embd"] // config["n_head"],
+    }
+
+
+GPTJ = Spec(
+    name="GPT-J",
+    model_types=("gptj",),
+    architecture="GPTJForCausalLM",
+    prefix="transformer.",
+    same={
+        "d_model": "n_embd", "n_layers": "n_layer", "n_ctx": "n_positions", "d_vocab": "vocab_size",
+        "eps": "layer_norm_epsilon",
+    },  # fmt: skip
+    fixed={**_LN, "parallel_attn_mlp": True},
+    rules=(heads("n_head", "", "n_embd"), four_times("n_inner", "n_embd"), activation("activation_function"), _adjacent),
+    ignored=_BUFFERS,
+    weights=(
+        *embeddings("transformer.wte.weight"),
+        _UNEMBED_BIAS,
+        *_SHARED_NORM,
+        *separate_attention(f"{_H}.attn", names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_H}.mlp.fc_in", f"{_H}.mlp.fc_out"),
+    ),
+)
+
+# CodeGen was trained on four TPU cores, each of which holds a block of queries, values and keys (in this order).
+CODEGEN = GPTJ.but(
+    name="CodeGen",
+    model_types=("codegen",),
+    architecture="CodeGenForCausalLM",
+    harmless=frozenset({"n_ctx"}),
+    ignored=(*_BUFFERS, r"\.attn\.causal_mask$"),
+    weights=(
+        *embeddings("transformer.wte.weight"),
+        _UNEMBED_BIAS,
+        *_SHARED_NORM,
+        Weight(
+            f"{_H}.attn.qkv_proj.weight",
+            tuple(Part(f"{_ATTN}W_{n}", "1 core each d_head d_model -> (core each) d_model d_head") for n in "QVK"),
+            first="(core three each d_head) d_model -> three core each d_head d_model",
+        ),
+        one(f"{_H}.attn.out_proj.weight", f"{_ATTN}W_O", "d_model (head d_head) -> head d_head d_model"),
+        *plain_mlp(f"{_H}.mlp.fc_in", f"{_H}.mlp.fc_out"),
+    ),
+)
+
+_NEOX = "gpt_neox.layers.{layer}"
+GPT_NEOX = Spec(
+    name="GPT-NeoX and Pythia",
+    model_types=("gpt_neox",),
+    architecture="GPTNeoXForCausalLM",
+    prefix="gpt_neox.",
+    same={
+        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size", "eps": "layer_norm_eps", "d_mlp": "intermediate_size",
+        "parallel_attn_mlp": "use_parallel_residual",
+    },  # fmt: skip
+    fixed={**_LN, "default_prepend_bos": False},
+    rules=(heads(kv=""), activation("hidden_act"), rotary),
+    harmless=frozenset({"rotary_emb_base", "rotary_pct"}),
+    ignored=_BUFFERS,
+    weights=(
+        one("gpt_neox.embed_in.weight", "embed.W_E", "d_vocab d_model -> d_vocab d_model"),
+        one("lm_head.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab", tied="gpt_neox.embed_in.weight",
+            stored=(one("embed_out.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab"),)),
+        *norm(f"{_NEOX}.input_layernorm", "blocks.{layer}.ln1", bias=True),
+        *norm(f"{_NEOX}.post_attention_layernorm", "blocks.{layer}.ln2", bias=True),
+        *norm("gpt_neox.final_layer_norm", "ln_final", bias=True),
+        *fused_by_head(f"{_NEOX}.attention.query_key_value", bias=lambda config: bool(config["attention_bias"])),
+        one(f"{_NEOX}.attention.dense.weight", f"{_ATTN}W_O", "d_model (head d_head) -> head d_head d_model"),
+        *biases(lambda config: bool(config["attention_bias"]), (f"{_NEOX}.attention.dense.bias", f"{_ATTN}b_O", VECTOR)),
+        *plain_mlp(f"{_NEOX}.mlp.dense_h_to_4h", f"{_NEOX}.mlp.dense_4h_to_h"),
+    ),
+)
+
+_OPT = "model.decoder.layers.{layer}"
+
+
+def _opt_bias(config: HFConfig) -> bool:
+    return bool(config["enable_bias"])
+
+
+def _opt_affine(config: HFConfig) -> bool:
+    return bool(config["layer_norm_elementwise_affine"])
+
+
+def _no_projection(config: HFConfig) -> dict[str, Any]:
+    if config["word_embed_proj_dim"] != config["hidden_size"]:
+        raise UnsupportedModelError(
+            f"OPT with word_embed_proj_dim={config['word_embed_proj_dim']} has projections around its layers, which "
+            "HookedTransformer has not; TransformerBridge runs it."
+        )
+    return {}
+
+
+OPT = Spec(
+    name="OPT",
+    model_types=("opt",),
+    architecture="OPTForCausalLM",
+    prefix="model.",
+    same={
+        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size", "d_mlp": "ffn_dim",
+    },  # fmt: skip
+    fixed={**_LN, "eps": 1e-5},
+    rules=(heads(kv=""), activation("activation_function"), _no_projection),
+    refuses={
+        "do_layer_norm_before": ((True,), "norms after the residual sum"),
+        "_remove_final_layer_norm": ((False,), "no final norm"),
+    },
+    weights=(
+        *embeddings("model.decoder.embed_tokens.weight"),
+        # Position 0 is row 2 of the table.
+        one("model.decoder.embed_positions.weight", "pos_embed.W_pos", "pos d_model -> pos d_model", skip_rows=2),
+        *norm(f"{_OPT}.self_attn_layer_norm", "blocks.{layer}.ln1", bias=True, when=_opt_affine),
+        *norm(f"{_OPT}.final_layer_norm", "blocks.{layer}.ln2", bias=True, when=_opt_affine),
+        *norm("model.decoder.final_layer_norm", "ln_final", bias=True, when=_opt_affine),
+        *separate_attention(f"{_OPT}.self_attn", bias=_opt_bias, names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_OPT}.fc1", f"{_OPT}.fc2", bias=_opt_bias),
     ),
 )

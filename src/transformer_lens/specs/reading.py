@@ -24,6 +24,10 @@ HARMLESS = frozenset(
 )
 
 
+class UnsupportedModelError(ConfigurationError):
+    """A model that the native transformer does not hold; TransformerBridge may."""
+
+
 class HFConfig(Mapping[str, Any]):
     """A HuggingFace configuration as a mapping that remembers which fields were read.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from transformer_lens.errors import ConfigurationError
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 
 ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_new", "gelu_fast": "gelu_fast", "gelu_pytorch_tanh": "gelu_pytorch_tanh",
@@ -20,17 +22,31 @@ def activation(field: str) -> Any:
     def rule(config: HFConfig) -> dict[str, Any]:
         name = config[field]
         if name not in ACTIVATIONS:
-            raise ConfigurationError(f"{field}={name!r} is no activation function that HookedTransformer has.")
+            raise UnsupportedModelError(f"{field}={name!r} is no activation function that HookedTransformer has.")
         return {"act_fn": ACTIVATIONS[name]}
 
     return rule
 
 
-def heads_of_width(width: str, heads: str) -> Any:
-    """A rule for heads that divide the model's width evenly."""
+def heads(count: str = "num_attention_heads", kv: str = "num_key_value_heads", width: str = "hidden_size",
+          size: str = "head_dim") -> Any:
+    """A rule for heads: how many, how wide, and how many share keys and values.
+
+    Args:
+        count: the HF field of query heads.
+        kv: that of key and value heads; empty where there are as many.
+        width: that of the model's width, which heads divide where `size` is missing.
+        size: that of the width of a head.
+    """
 
     def rule(config: HFConfig) -> dict[str, Any]:
-        return {"n_heads": config[heads], "d_head": config[width] // config[heads]}
+        n_heads = config[count]
+        shared = config.get(kv) if kv else None
+        return {
+            "n_heads": n_heads,
+            "d_head": config.get(size) or config[width] // n_heads,
+            "n_key_value_heads": None if shared in (None, n_heads) else shared,
+        }
 
     return rule
 
@@ -40,5 +56,133 @@ def four_times(inner: str, width: str) -> Any:
 
     def rule(config: HFConfig) -> dict[str, Any]:
         return {"d_mlp": config.get(inner) or 4 * config[width]}
+
+    return rule
+
+
+def rotary(config: HFConfig) -> dict[str, Any]:
+    """Rotary positions: base, dimensions and extension, from `rope_parameters`."""
+    parameters = config["rope_parameters"]
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return rotary_from(parameters, head, config.get("max_position_embeddings"))
+
+
+def rotary_by_layer_type(config: HFConfig) -> dict[str, Any]:
+    """Rotary positions where layers with a window have parameters of their own.
+
+    Raises:
+        UnsupportedModelError: layers with a window rescale their positions.
+    """
+    both = config["rope_parameters"]
+    if "full_attention" not in both:
+        return rotary(config)
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    fields = rotary_from(both["full_attention"], head, config.get("max_position_embeddings"))
+    local = both.get("sliding_attention")
+    if local is None or "sliding_attention" not in config["layer_types"]:
+        return fields
+    if local.get("rope_type", "default") != "default" or fields.get("use_NTK_by_parts_rope"):
+        raise UnsupportedModelError(f"Rescaled rotary positions on sliding layers are not known here: {both}.")
+    if fields.get("use_yarn_rope"):
+        fields["yarn_global_attn_only"] = True
+    return fields | {"rotary_base_local": local["rope_theta"]}
+
+
+def rotary_from(parameters: Mapping[str, Any], d_head: int, context: int | None = None) -> dict[str, Any]:
+    """Our fields for HF's `rope_parameters`.
+
+    Raises:
+        UnsupportedModelError: a kind of extension, or a parameter of it, that the native transformer does not have.
+    """
+    left = dict(parameters)
+    kind = left.pop("rope_type", left.pop("type", "default"))
+    left.pop("type", None)
+    fields: dict[str, Any] = {
+        "positional_embedding_type": "rotary",
+        "rotary_base": left.pop("rope_theta"),
+        "rotary_dim": int(d_head * left.pop("partial_rotary_factor", 1.0)),
+    }
+    match kind:
+        case "default":
+            pass
+        case "linear":
+            fields["rotary_scaling_factor"] = left.pop("factor")
+        case "llama3":
+            fields |= _by_parts(left)
+        case "yarn":
+            fields |= _yarn(left, context)
+        case _:
+            raise UnsupportedModelError(
+                f"Rotary positions of kind {kind!r} are not for HookedTransformer; TransformerBridge runs them."
+            )
+    if left:
+        raise UnsupportedModelError(f"rope_parameters sets {left}, which is not known for kind {kind!r}.")
+    return fields
+
+
+def _by_parts(left: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "use_NTK_by_parts_rope": True,
+        "NTK_by_parts_factor": left.pop("factor"),
+        "NTK_by_parts_low_freq_factor": left.pop("low_freq_factor"),
+        "NTK_by_parts_high_freq_factor": left.pop("high_freq_factor"),
+        "NTK_original_ctx_len": left.pop("original_max_position_embeddings"),
+    }
+
+
+def _yarn(left: dict[str, Any], context: int | None) -> dict[str, Any]:
+    # arXiv 2309.00071, and DeepSeek's mscale in its place.
+    factor, original = left.pop("factor", None), left.pop("original_max_position_embeddings", None) or context
+    if factor is None or original is None:
+        raise ConfigurationError(f"yarn needs factor and original_max_position_embeddings; got {left}.")
+    attention = left.pop("attention_factor", None)
+    mscale, all_dim = left.pop("mscale", None), left.pop("mscale_all_dim", None)
+    if attention is None and mscale and all_dim:
+        attention = _growth(factor, mscale) / _growth(factor, all_dim)
+    return {
+        "use_yarn_rope": True,
+        "yarn_factor": factor,
+        "yarn_attention_factor": _growth(factor) if attention is None else attention,
+        "yarn_beta_fast": float(left.pop("beta_fast", None) or 32.0),
+        "yarn_beta_slow": float(left.pop("beta_slow", None) or 1.0),
+        "yarn_original_max_position_embeddings": original,
+        "yarn_truncate": left.pop("truncate", True),
+    }
+
+
+def _growth(factor: float, mscale: float = 1.0) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def one_window(config: HFConfig) -> dict[str, Any]:
+    """All layers see `sliding_window` tokens, if it is set."""
+    window = config["sliding_window"]
+    if not window:
+        return {}
+    return {"use_local_attn": True, "window_size": window, "attn_types": ["local"] * config["num_hidden_layers"]}
+
+
+def windows_by_layer(config: HFConfig) -> dict[str, Any]:
+    """The layers that `layer_types` names see `sliding_window` tokens, the others all.
+
+    Raises:
+        UnsupportedModelError: a layer is neither.
+    """
+    kinds = {"full_attention": "global", "sliding_attention": "local"}
+    types, window = config["layer_types"], config.get("sliding_window")
+    if unknown := set(types) - set(kinds):
+        raise UnsupportedModelError(
+            f"Layers of kind {', '.join(sorted(unknown))} are not for HookedTransformer; TransformerBridge runs them."
+        )
+    if "sliding_attention" not in types or not window:
+        return {}
+    return {"use_local_attn": True, "window_size": window, "attn_types": [kinds[kind] for kind in types]}
+
+
+def experts(count: str, chosen: str = "num_experts_per_tok", width: str = "intermediate_size") -> Any:
+    """A rule for a mixture of experts: how many, how many are chosen, how wide each is."""
+
+    def rule(config: HFConfig) -> dict[str, Any]:
+        return {"num_experts": config[count], "experts_per_token": config[chosen], "d_mlp": config[width]}
 
     return rule

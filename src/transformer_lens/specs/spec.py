@@ -36,7 +36,6 @@ class Weight:
         hf: its name in the module tree, with `{layer}` and `{expert}`.
         parts: what it holds; several parts lie one after another along the first axis (after `first`).
         first: an einops pattern that brings the axis along which parts lie to the front; empty: it is there.
-        axes: the whole tensor's axes, for its shape, where it has several parts and no `first`.
         copies: canonical names that hold the same values again (one norm that feeds attention and MLP).
         when: the tensor exists only if this holds for the configuration.
         offset: what is added on the way to canonical (norms that store w - 1).
@@ -49,7 +48,6 @@ class Weight:
     hf: str
     parts: tuple[Part, ...]
     first: str = ""
-    axes: str = ""
     copies: tuple[str, ...] = ()
     when: Condition | None = None
     offset: float = 0.0
@@ -103,10 +101,15 @@ class Spec:
     notes: str = ""
 
     def but(self, **changes: Any) -> Spec:
-        """This spec with other values of some fields; mappings and `harmless` are extended, `weights` replaced."""
+        """This spec with other values of some fields; mappings and `harmless` are extended, `weights` replaced.
+
+        An entry of `same` with an empty name is taken out.
+        """
         for name in ("same", "fixed", "refuses", "factors", "defaults"):
             if name in changes:
                 changes[name] = {**getattr(self, name), **changes[name]}
+        if "same" in changes:
+            changes["same"] = {ours: theirs for ours, theirs in changes["same"].items() if theirs}
         if "harmless" in changes:
             changes["harmless"] = self.harmless | changes["harmless"]
         return replace(self, **changes)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformer_lens.errors import ConfigurationError, nearest
-from transformer_lens.specs.gpt import GPT2
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.errors import nearest
+from transformer_lens.specs import gemma, gpt, layer_norm, llama, moe
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
-FAMILIES: tuple[Spec, ...] = (GPT2,)
-
-
-class UnsupportedModelError(ConfigurationError):
-    """A model that the native transformer does not hold; TransformerBridge may."""
+FAMILIES: tuple[Spec, ...] = (
+    gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT,
+    layer_norm.BLOOM, layer_norm.FALCON, layer_norm.MPT, layer_norm.BIGCODE, layer_norm.STARCODER2, layer_norm.PHI,
+    layer_norm.OLMO, layer_norm.STABLELM, layer_norm.COHERE, layer_norm.COHERE2, layer_norm.NEMOTRON,
+    llama.LLAMA, llama.MISTRAL, llama.MINISTRAL, llama.QWEN2, llama.QWEN3, llama.PHI3, llama.OLMO2, llama.OLMO3,
+    llama.APERTUS, llama.ARCEE, llama.CWM, llama.ERNIE, llama.EXAONE4, llama.GLM, llama.GLM4, llama.GRANITE,
+    llama.HELIUM, llama.SEED_OSS, llama.SMOLLM3,
+    gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3,
+    moe.MIXTRAL, moe.QWEN3_MOE, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
+)  # fmt: skip
 
 
 def find_spec(config: HFConfig) -> Spec:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from transformer_lens.specs.reading import HFConfig
 from transformer_lens.specs.spec import Spec, Weight
 from transformer_lens.weights.checkpoints import CheckpointError, TensorSource
-from transformer_lens.weights.layouts import Sizes, hf_shape, to_canonical
+from transformer_lens.weights.layouts import Sizes, from_canonical, hf_shape, to_canonical
 
 _GROUPED = ("W_K", "W_V", "b_K", "b_V")
 
@@ -27,6 +28,8 @@ class Plan:
         sizes: lengths of the axes that the family's patterns name; `layer` and `expert` are counts.
         layers: how many layers are wanted.
         tied: the unembedding is the transposed embedding.
+        kept: what the way back could not know, by HF name: rows that were skipped, and vectors to which something was
+            added (float addition loses bits). Filled while loading.
     """
 
     spec: Spec
@@ -34,11 +37,16 @@ class Plan:
     sizes: Sizes
     layers: int
     tied: bool
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def grouped(self) -> bool:
         """Whether key and value heads are fewer than query heads."""
         return self.sizes["kv"] != self.sizes["head"]
+
+    def factor(self, weight: Weight) -> float:
+        """What a weight is multiplied by on its way to canonical."""
+        return self.spec.factors[weight.times](self.config) if weight.times else 1.0
 
     def canonical_name(self, template: str, layer: int = 0, expert: int = 0) -> str:
         """The name of a canonical tensor in the state dict."""
@@ -47,7 +55,7 @@ class Plan:
         return f"{start}._{leaf}" if self.grouped and leaf in _GROUPED else name
 
 
-def canonical_state(plan: Plan, source: TensorSource) -> Iterator[tuple[str, Float[Tensor, "*axes"]]]:
+def canonical_state(plan: Plan, source: TensorSource) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
     """Canonical names and tensors one after another; views of the source where layouts allow.
 
     Raises:
@@ -75,13 +83,24 @@ def _convert(
         raise CheckpointError(
             f"{source.where(name)}: {name} has shape {tuple(tensor.shape)}, and the configuration says {shape}."
         )
-    factor = plan.spec.factors[rule.times](plan.config) if rule.times else 1.0
+    if rule.skip_rows:
+        plan.kept[name_in_tree(rule, layer)] = tensor[: rule.skip_rows].clone()
+    if rule.offset:
+        plan.kept[name_in_tree(rule, layer)] = tensor.clone()
+    if rule.offset or rule.times:
+        tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    factor = plan.factor(rule)
     for template, part in to_canonical(rule, tensor, plan.sizes, factor).items():
         if "{expert}" in template and "{expert}" not in rule.hf:
             for number, row in enumerate(part):
                 yield plan.canonical_name(template, layer, number), row
         else:
             yield plan.canonical_name(template, layer, expert), part
+
+
+def name_in_tree(rule: Weight, layer: int, expert: int = 0) -> str:
+    """The full name of a tensor in HF's module tree."""
+    return rule.hf.format(layer=layer, expert=expert)
 
 
 def _found(
@@ -140,5 +159,70 @@ def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
     return {
         "head": heads, "kv": kv, "group": heads // kv, "d_head": number["d_head"], "d_model": number["d_model"],
         "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
-        "expert": number.get("num_experts", 0), "layer": number["n_layers"], "two": 2, "three": 3, **more,
+        "expert": number.get("num_experts", 0), "layer": number["n_layers"], "two": 2, "three": 3,
+        "core": 4, "each": heads // 4, "group_and_two": heads // kv + 2, **more,
     }  # fmt: skip
+
+
+def hf_state(
+    plan: Plan, state: Mapping[str, Float[Tensor, "..."]]
+) -> tuple[dict[str, Float[Tensor, "..."]], set[str]]:
+    """The tensors of HF's module tree that hold a canonical state, and the canonical names that they hold.
+
+    Args:
+        plan: of the model as it is now: its layers, and whether its embeddings are tied.
+        state: canonical names to tensors, all that the plan's weights name.
+
+    Raises:
+        CheckpointError: one HF tensor stands for two canonical ones that differ (a norm shared by attention and MLP).
+    """
+    tensors: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for weight in plan.spec.weights_for(plan.config):
+        if weight.tied and plan.tied:
+            used.update(plan.canonical_name(part.ours) for part in weight.parts)
+            continue
+        for layer in range(plan.layers if weight.per_layer else 1):
+            parts = {part.ours: _gather(plan, part.ours, layer, state, used) for part in weight.parts}
+            for copy in weight.copies:
+                _check_copy(plan, weight, copy, layer, state, used)
+            tensors[name_in_tree(weight, layer)] = _back(plan, weight, layer, parts)
+    return tensors, used
+
+
+def _gather(plan: Plan, template: str, layer: int, state: Mapping[str, Tensor], used: set[str]) -> Tensor:
+    if "{expert}" not in template:
+        name = plan.canonical_name(template, layer)
+        used.add(name)
+        return state[name]
+    names = [plan.canonical_name(template, layer, expert) for expert in range(plan.sizes["expert"])]
+    used.update(names)
+    return torch.stack([state[name] for name in names])
+
+
+def _check_copy(
+    plan: Plan, weight: Weight, copy: str, layer: int, state: Mapping[str, Tensor], used: set[str]
+) -> None:
+    first, second = plan.canonical_name(weight.parts[0].ours, layer), plan.canonical_name(copy, layer)
+    if not torch.equal(state[first], state[second]):
+        raise CheckpointError(
+            f"{first} and {second} differ, and {plan.spec.name} has one tensor for both "
+            f"({name_in_tree(weight, layer)}). Make them equal, or fold both into what reads them."
+        )
+    used.add(second)
+
+
+def _back(plan: Plan, weight: Weight, layer: int, parts: dict[str, Tensor]) -> Tensor:
+    name, factor = name_in_tree(weight, layer), plan.factor(weight)
+    tensor = from_canonical(weight, parts, plan.sizes, factor)
+    kept = plan.kept.get(name)
+    if kept is not None:
+        kept = kept.to(tensor.device)
+        if weight.skip_rows:
+            tensor[: weight.skip_rows] = kept
+        else:
+            wide = kept.float() if kept.dtype in (torch.float16, torch.bfloat16) else kept
+            again = to_canonical(weight, wide, plan.sizes, factor)
+            if all(torch.equal(again[ours].to(value.dtype), value) for ours, value in parts.items()):
+                return kept.to(tensor.dtype)
+    return tensor

@@ -26,7 +26,7 @@ class TensorSource(Protocol):
     def names(self) -> list[str]:
         """The names of all tensors."""
 
-    def read(self, name: str) -> Float[Tensor, "*axes"]:
+    def read(self, name: str) -> Float[Tensor, "..."]:
         """The tensor of this name; memory of its own, or a mapped file's."""
 
     def where(self, name: str) -> str:
@@ -44,7 +44,7 @@ class InMemory:
         """The names of all tensors."""
         return list(self.tensors)
 
-    def read(self, name: str) -> Float[Tensor, "*axes"]:
+    def read(self, name: str) -> Float[Tensor, "..."]:
         """The tensor itself, not a copy."""
         return self.tensors[name].detach()
 
@@ -79,7 +79,7 @@ class SafetensorsFiles:
         """The names of all tensors."""
         return list(self.files)
 
-    def read(self, name: str) -> Float[Tensor, "*axes"]:
+    def read(self, name: str) -> Float[Tensor, "..."]:
         """The tensor, a view of the mapped file."""
         tensor: Tensor = self.opened[self.files[name]].get_tensor(name)
         return tensor

@@ -32,8 +32,8 @@ def hf_shape(weight: Weight, sizes: Sizes) -> tuple[int, ...]:
 
 
 def to_canonical(
-    weight: Weight, tensor: Float[Tensor, "*axes"], sizes: Sizes, factor: float = 1.0
-) -> dict[str, Float[Tensor, "*axes"]]:
+    weight: Weight, tensor: Float[Tensor, "..."], sizes: Sizes, factor: float = 1.0
+) -> dict[str, Float[Tensor, "..."]]:
     """The canonical tensors inside `tensor`, by canonical name template; views of it where nothing is added or scaled.
 
     Args:
@@ -68,8 +68,8 @@ def to_canonical(
 
 
 def from_canonical(
-    weight: Weight, tensors: Mapping[str, Float[Tensor, "*axes"]], sizes: Sizes, factor: float = 1.0
-) -> Float[Tensor, "*axes"]:
+    weight: Weight, tensors: Mapping[str, Float[Tensor, "..."]], sizes: Sizes, factor: float = 1.0
+) -> Float[Tensor, "..."]:
     """The tensor of HF's that holds these canonical tensors; `to_canonical` backwards. Skipped rows come back as zeros.
 
     Example:

@@ -8,6 +8,8 @@ from torch.nn.functional import pad
 from transformer_lens.weights.factored_matrix import FactoredMatrix
 from transformer_lens.weights.processing.parts import Part
 
+RANK_TOLERANCE = 1e-6  # of the largest singular value: what rounding weights to float32 leaves of a zero
+
 
 def fold_values(part: Part) -> None:
     """Move b_V through W_O into b_O: pattern rows sum to 1, so every position gets the same b_V · W_O."""
@@ -34,12 +36,13 @@ def refactor(part: Part) -> None:
     queries, keys = _with_bias(part, "Q"), _with_bias(part, "K")
     U, S, V = _singular(queries, keys.transpose(-2, -1))
     root = S.sqrt()[..., None, :]
-    _without_bias(part, "Q", U * root)
-    _without_bias(part, "K", V * root)
+    _without_bias(part, "Q", (U * root).to(queries.dtype))
+    _without_bias(part, "K", (V * root).to(keys.dtype))
     fold_values(part)
-    U, S, V = _singular(part["attn.W_V"], part["attn.W_O"])
-    part["attn.W_V"] = U * S[..., None, :]
-    part["attn.W_O"] = V.transpose(-2, -1).contiguous()
+    W_V, W_O = part["attn.W_V"], part["attn.W_O"]
+    U, S, V = _singular(W_V, W_O)
+    part["attn.W_V"] = (U * S[..., None, :]).to(W_V.dtype)
+    part["attn.W_O"] = V.transpose(-2, -1).to(W_O.dtype).contiguous()
 
 
 def _with_bias(part: Part, letter: str) -> Float[Tensor, "head d_model_plus_1 d_head"]:
@@ -51,13 +54,18 @@ def _with_bias(part: Part, letter: str) -> Float[Tensor, "head d_model_plus_1 d_
 
 
 def _without_bias(part: Part, letter: str, both: Float[Tensor, "head d_model_plus_1 d_head"]) -> None:
-    part[f"attn.W_{letter}"], part[f"attn.b_{letter}"] = both[:, :-1], both[:, -1]
+    part[f"attn.W_{letter}"] = both[:, :-1].contiguous()
+    part[f"attn.b_{letter}"] = both[:, -1].contiguous()
 
 
 def _singular(A: Float[Tensor, "head n d_head"], B: Float[Tensor, "head d_head m"]) -> tuple[Tensor, Tensor, Tensor]:
     """U [head, n, d_head], S [head, d_head] and V [head, m, d_head] of A · B, with fixed signs."""
+    if A.device.type != "mps":  # which has no float64
+        A, B = A.double(), B.double()
     U, S, V = FactoredMatrix(A, B).svd()
     largest = U.gather(-2, U.abs().argmax(-2, keepdim=True))
     sign = torch.where(largest < 0, -1.0, 1.0).to(U.dtype)
-    missing = (0, A.shape[-1] - S.shape[-1])  # heads wider than the stream have fewer singular values
-    return pad(U * sign, missing), pad(S, missing), pad(V * sign, missing)
+    # Directions that a head does not use are zero, not arbitrary; heads wider than the stream have some in any case.
+    used = (RANK_TOLERANCE * S.amax(-1, keepdim=True) < S)[..., None, :]
+    missing = (0, A.shape[-1] - S.shape[-1])
+    return pad(U * sign * used, missing), pad(S, missing), pad(V * sign * used, missing)

@@ -73,14 +73,15 @@ def fold_norm(part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, c
     if bias is not None and not fold_biases:
         raise WeightsError(f"fold_biases=False would lose {norm}.b, which is not zero. Leave it True for layer norms.")
     for reader in readers(part, norm):
-        old = part[reader.weight]
         if bias is not None and reader.bias is not None:
-            moved = torch.tensordot(bias.to(old.dtype), old, dims=([0], [reader.axis]))
+            matrix = part[reader.weight]
+            moved = torch.tensordot(bias.to(matrix.dtype), matrix, dims=([0], [reader.axis]))
             part[reader.bias] = part[reader.bias] + moved if reader.bias in part else moved
-        new = old * _along(weight, old, reader.axis) if weight is not None else old
+        matrix = part.own(reader.weight)
+        if weight is not None:
+            matrix.mul_(_along(weight, matrix, reader.axis))
         if mean_is_zero and center_weights:
-            new = new - new.mean(reader.axis, keepdim=True)
-        part[reader.weight] = new
+            matrix.sub_(matrix.mean(reader.axis, keepdim=True))
 
 
 def _along(vector: Tensor, matrix: Tensor, axis: int) -> Tensor:

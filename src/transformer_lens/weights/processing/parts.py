@@ -1,21 +1,60 @@
 """A canonical state, worked through part by part: each layer alone, in float32, and then written back.
 
 No step of weight processing reads across layers. So all steps are done on one layer before the next is read: in memory
-there is never more than one layer beyond the state itself, and low-precision weights are rounded once.
+there is never more than what changes in one layer beyond the state itself, and low-precision weights are rounded once.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
 import torch
 from torch import Tensor
 
 State = MutableMapping[str, Tensor]
 """Canonical names (those of `HookedTransformer.state_dict()`) to tensors."""
-Part = dict[str, Tensor]
-"""The tensors of one layer by their names in it ("attn.W_Q"), or of embedding or unembedding by their full names."""
+
+
+class Part(MutableMapping[str, Tensor]):
+    """The tensors of one layer by their names in it ("attn.W_Q"), or of embedding or unembedding by their full names.
+
+    Read, they are float32 (or wider). They are not to be written to, but for what `own` returns.
+
+    Attributes:
+        changed: the names whose tensors are new.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        self._tensors = tensors
+        self.changed: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        return tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        self._tensors[name] = tensor
+        self.changed.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        del self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def own(self, name: str) -> Tensor:
+        """The tensor, to be written to in place: a copy in float32, made once."""
+        if name not in self.changed:
+            read, kept = self[name], self._tensors[name]
+            self[name] = read.clone() if read is kept else read
+        return self._tensors[name]
+
+
 Step = Callable[[Part], None]
 
 
+@torch.no_grad()
 def apply(state: State, steps: Iterable[Step]) -> None:
     """Do all steps on each part in turn, replacing entries of `state`; its tensors themselves are never written to.
 
@@ -24,27 +63,16 @@ def apply(state: State, steps: Iterable[Step]) -> None:
     """
     steps = list(steps)
     for prefix, names in _parts(state):
-        before = {name: state[prefix + name] for name in names}
-        part = {name: wide(tensor) for name, tensor in before.items()}
-        unchanged = dict(part)
+        part = Part({name: state[prefix + name] for name in names})
+        dtypes = {name: state[prefix + name].dtype for name in names}
+        around = next((dtype for name, dtype in dtypes.items() if "W_" in name), torch.float32)
         for step in steps:
             step(part)
         for name in names:
             if name not in part:
                 del state[prefix + name]
-        for name, tensor in part.items():
-            if tensor is not unchanged.get(name):
-                state[prefix + name] = tensor.to(before[name].dtype if name in before else _dtype(before))
-
-
-def wide(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is if it is wider or holds no floats."""
-    return x.float() if x.is_floating_point() and x.dtype != torch.float64 else x
-
-
-def _dtype(part: Part) -> torch.dtype:
-    # What a step creates has the dtype of the matrices around it.
-    return next(tensor.dtype for name, tensor in part.items() if "W_" in name)
+        for name in part.changed & part.keys():
+            state[prefix + name] = part.pop(name).to(dtypes.get(name, around))  # a new bias: as the matrices around it
 
 
 def _parts(state: State) -> list[tuple[str, list[str]]]:

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
-import torch
-
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.weights.processing.attention import fold_values, refactor
 from transformer_lens.weights.processing.centering import center_logits, center_writing
@@ -23,7 +21,6 @@ class ProcessingWarning(UserWarning):
     """A step of weight processing was asked for and left out, because it would change what the model computes."""
 
 
-@torch.no_grad()
 def process(
     state: State,
     cfg: HookedTransformerConfig,
@@ -67,7 +64,6 @@ def process(
     return state, _folded(cfg) if "fold_ln" in done else cfg
 
 
-@torch.no_grad()
 def fold_layer_norm(
     state: State, cfg: HookedTransformerConfig, fold_biases: bool = True, center_weights: bool = True
 ) -> State:
@@ -87,25 +83,21 @@ def fold_layer_norm(
     return _alone(state, cfg, "fold_ln", fold_biases=fold_biases, center_weights=center_weights)
 
 
-@torch.no_grad()
 def center_writing_weights(state: State, cfg: HookedTransformerConfig) -> State:
     """The state with the mean over d_model taken out of all that is written into the stream: W_E, W_pos, W_O, W_out."""
     return _alone(state, cfg, "center_writing_weights")
 
 
-@torch.no_grad()
 def center_unembed(state: State, cfg: HookedTransformerConfig) -> State:
     """The state with the mean over the vocabulary taken out of W_U and b_U; logits shift by a constant per position."""
     return _alone(state, cfg, "center_unembed")
 
 
-@torch.no_grad()
 def fold_value_biases(state: State, cfg: HookedTransformerConfig) -> State:
     """The state with b_V moved through W_O into b_O; b_V is then zero."""
     return _alone(state, cfg, "fold_value_biases")
 
 
-@torch.no_grad()
 def refactor_factored_attn_matrices(state: State, cfg: HookedTransformerConfig) -> State:
     """The state with each head in the basis of its singular vectors; see `attention.refactor`."""
     return _alone(state, cfg, "refactor_factored_attn_matrices")
@@ -121,7 +113,7 @@ def _allowed(state: State, cfg: HookedTransformerConfig, asked: list[str]) -> li
     for step in asked:
         if step in refused:
             warnings.warn(
-                f"{step} is left out: {refused[step]}. Pass {step}=False to say so.", ProcessingWarning, stacklevel=4
+                f"{step} is left out: {refused[step]}. Pass {step}=False to say so.", ProcessingWarning, stacklevel=3
             )
     return [step for step in asked if step not in refused]
 

@@ -32,7 +32,7 @@ def refusals(state: Mapping[str, Tensor], cfg: HookedTransformerConfig) -> dict[
         "fold_ln": _norms(state, cfg),
         "center_writing_weights": _writing(cfg),
         "center_unembed": _unembed(cfg),
-        "fold_value_biases": _values(cfg),
+        "fold_value_biases": _values(cfg) if _has_value_biases(state) else None,
         "refactor_factored_attn_matrices": _factors(cfg),
     }
     return {step: reason for step, reason in reasons.items() if reason is not None}
@@ -67,6 +67,10 @@ def _unembed(cfg: HookedTransformerConfig) -> str | None:
     if cfg.output_logits_soft_cap > 0:
         return "logits are soft-capped, so a constant added to all of them matters"
     return None
+
+
+def _has_value_biases(state: Mapping[str, Tensor]) -> bool:
+    return any(name.endswith("b_V") and bool(state[name].any()) for name in state)
 
 
 def _values(cfg: HookedTransformerConfig) -> str | None:

@@ -1,0 +1,5 @@
+"""The command line: `transformer-lens`."""
+
+from transformer_lens.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,77 @@
+"""Gemma 1, 2 and 3 (text): norms that store w - 1, and embeddings scaled by the square root of the width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformer_lens.specs.axes import embeddings, gated_mlp, norm, one, separate_attention
+from transformer_lens.specs.llama import LLAMA
+from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.rules import activation, heads, rotary, rotary_by_layer_type, windows_by_layer
+from transformer_lens.specs.spec import Weight
+
+_L = "model.layers.{layer}"
+_BLOCK = "blocks.{layer}."
+
+
+def _root_of_width(config: HFConfig) -> float:
+    return float(config["hidden_size"] ** 0.5)
+
+
+def _norms(*pairs: tuple[str, str]) -> tuple[Weight, ...]:
+    named = [weight for hf, ours in pairs for weight in norm(f"{_L}.{hf}", f"{_BLOCK}{ours}", offset=1.0)]
+    return (*named, *norm("model.norm", "ln_final", offset=1.0))
+
+
+_EMBED, _UNEMBED = embeddings("model.embed_tokens.weight")
+_ENDS = (one(_EMBED.hf, "embed.W_E", _EMBED.parts[0].axes, times="root_of_width"), _UNEMBED)
+_ATTENTION = separate_attention(f"{_L}.self_attn", bias=lambda config: bool(config["attention_bias"]))
+_MLP = gated_mlp(f"{_L}.mlp")
+_SANDWICH = _norms(
+    ("input_layernorm", "ln1"), ("post_attention_layernorm", "ln1_post"),
+    ("pre_feedforward_layernorm", "ln2"), ("post_feedforward_layernorm", "ln2_post"),
+)  # fmt: skip
+_CAUSAL = {"use_bidirectional_attention": ((None, False), "bidirectional attention")}
+
+GEMMA = LLAMA.but(
+    name="Gemma 1", model_types=("gemma",), architecture="GemmaForCausalLM", notes="",
+    factors={"root_of_width": _root_of_width},
+    rules=(heads(), rotary, lambda config: _gemma_activation(config)),
+    refuses=_CAUSAL,
+    weights=(*_ENDS, *_norms(("input_layernorm", "ln1"), ("post_attention_layernorm", "ln2")), *_ATTENTION, *_MLP),
+)  # fmt: skip
+
+
+def _gemma_activation(config: HFConfig) -> dict[str, Any]:
+    # NOTE: old configurations say "gelu" and mean the tanh form, as transformers reads them.
+    config.get("hidden_activation")
+    return activation("hidden_act")(config)
+
+
+def _scale_and_caps(config: HFConfig) -> dict[str, Any]:
+    scores, logits = config["attn_logit_softcapping"], config["final_logit_softcapping"]
+    return {
+        "attn_scale": float(config["query_pre_attn_scalar"] ** 0.5),
+        "attn_scores_soft_cap": scores or -1.0,
+        "output_logits_soft_cap": logits or -1.0,
+    }
+
+
+GEMMA2 = GEMMA.but(
+    name="Gemma 2", model_types=("gemma2",), architecture="Gemma2ForCausalLM",
+    fixed={"use_normalization_before_and_after": True},
+    rules=(heads(), rotary, activation("hidden_activation"), windows_by_layer, _scale_and_caps),
+    weights=(*_ENDS, *_SANDWICH, *_ATTENTION, *_MLP),
+)  # fmt: skip
+
+
+def _norm_of_heads(name: str) -> Weight:
+    return one(f"{_L}.self_attn.{name}.weight", f"{_BLOCK}attn.{name}.w", "d_head -> d_head", offset=1.0)
+
+
+GEMMA3 = GEMMA2.but(
+    name="Gemma 3 (text)", model_types=("gemma3_text",), architecture="Gemma3ForCausalLM",
+    fixed={"use_qk_norm": True},
+    rules=(heads(), rotary_by_layer_type, activation("hidden_activation"), windows_by_layer, _scale_and_caps),
+    weights=(*_ENDS, *_SANDWICH, *_ATTENTION, _norm_of_heads("q_norm"), _norm_of_heads("k_norm"), *_MLP),
+)  # fmt: skip

@@ -1,0 +1,9 @@
+"""Settings of every test: one thread each, shapes and types of annotations checked while the tests run."""
+
+import torch
+from jaxtyping import install_import_hook
+
+torch.set_num_threads(1)
+
+# NOTE: in force for modules imported from here on; processes that tests start import the library as users do.
+install_import_hook("transformer_lens", "annotations.checked")
