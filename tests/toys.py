@@ -6,7 +6,16 @@ import torch
 
 from transformer_lens import HookedTransformer
 
-BASE = {"n_layers": 2, "d_model": 16, "n_ctx": 24, "d_head": 4, "n_heads": 4, "d_vocab": 31, "device": "cpu", "d_mlp": 20}
+BASE = {
+    "n_layers": 2,
+    "d_model": 16,
+    "n_ctx": 24,
+    "d_head": 4,
+    "n_heads": 4,
+    "d_vocab": 31,
+    "device": "cpu",
+    "d_mlp": 20,
+}
 ROTARY = {"positional_embedding_type": "rotary", "normalization_type": "RMS"}
 LOCAL = {"use_local_attn": True, "window_size": 3, "attn_types": ["global", "local"]}
 KINDS: dict[str, dict[str, Any]] = {

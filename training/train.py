@@ -28,21 +28,22 @@ class Recipe:
     """All that a run depends on."""
 
     seed: int = 0
-    steps: int = 4000
-    first_steps: int = 1000
+    steps: int = 3000
+    first_steps: int = 900
     rows: int = 8
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     d_mlp: int = 128
-    muon_lr: float = 0.02
+    muon_lr: float = 0.005
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
-    warm_up: int = 150
+    warm_up: int = 100
     position_lr: float = 3e-4
     embedding_std: float = 0.05
     position_std: float = 0.1
     look_back: float = 2.0
+    final_gain: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def build(recipe: Recipe) -> GPT2LMHeadModel:
     with torch.no_grad():
         model.transformer.wte.weight.copy_(_embeddings(recipe))
         model.transformer.wpe.weight.copy_(waves * recipe.position_std * math.sqrt(2))
+        model.transformer.ln_f.weight.fill_(recipe.final_gain)
         _look_one_back(model.transformer.h[0].attn.c_attn.weight, recipe, rates)
     for block in model.transformer.h:
         parametrize.register_parametrization(block.attn.c_attn, "weight", Joined())

@@ -10,6 +10,7 @@ Example:
     ' Paris'
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformer_lens import _legacy
@@ -53,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return _legacy.find(_EXPORTS[name], name)
     if name in _MODULES or name in _legacy.MODULES:
-        return _legacy.import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

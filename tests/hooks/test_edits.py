@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import KINDS, TOKENS, toy
 
+from toys import KINDS, TOKENS, toy
 from transformer_lens.hooks import reads_only
 
 UNREAD = ("hook_expert_indices",)  # integers, edited in a test of their own
@@ -121,10 +121,12 @@ def test_hook_result_excludes_the_bias_and_sums_to_attn_out():
 def test_experts_may_be_chosen_by_a_hook():
     model = toy("experts")
     first = model.run_with_hooks(
-        TOKENS, fwd_hooks=[("blocks.0.mlp.hook_expert_indices", lambda a, hook: torch.zeros_like(a) + torch.tensor([0, 1]))]
+        TOKENS,
+        fwd_hooks=[("blocks.0.mlp.hook_expert_indices", lambda a, hook: torch.zeros_like(a) + torch.tensor([0, 1]))],
     )
     second = model.run_with_hooks(
-        TOKENS, fwd_hooks=[("blocks.0.mlp.hook_expert_indices", lambda a, hook: torch.zeros_like(a) + torch.tensor([0, 2]))]
+        TOKENS,
+        fwd_hooks=[("blocks.0.mlp.hook_expert_indices", lambda a, hook: torch.zeros_like(a) + torch.tensor([0, 2]))],
     )
     assert not torch.allclose(first, second)
 

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from annotations import unchecked
 
+from annotations import unchecked
 from transformer_lens import HookPoint
 from transformer_lens.hooks import is_live, reads_only
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import CAUSAL, KINDS, TOKENS, hook_count, toy
 
+from toys import CAUSAL, KINDS, TOKENS, hook_count, toy
 from transformer_lens.errors import HookConflictError, UnknownNameError
 from transformer_lens.hooks.names import position_axis
 
@@ -236,8 +236,6 @@ def test_incl_bwd_needs_a_scalar_that_needs_gradients(model):
 
 
 def test_gradients_are_sliced_like_activations(model):
-    _, cache = model.run_with_cache(
-        TOKENS[:1], incl_bwd=True, return_type="loss", pos_slice=2, remove_batch_dim=True
-    )
+    _, cache = model.run_with_cache(TOKENS[:1], incl_bwd=True, return_type="loss", pos_slice=2, remove_batch_dim=True)
     assert cache["blocks.0.attn.hook_q_grad"].shape == (1, 4, 4)
     assert cache["blocks.0.attn.hook_pattern_grad"].shape == (4, 1, 7)

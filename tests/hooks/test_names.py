@@ -46,7 +46,12 @@ def test_bridge_spellings_depend_on_the_family():
         "blocks.0.mlp.in.hook_out": "blocks.0.mlp.hook_pre",
         "blocks.0.mlp.out.hook_in": "blocks.0.mlp.hook_post",
     }
-    other = ["blocks.0.hook_attn_out", "blocks.0.ln1_post.hook_scale", "blocks.0.mlp.hook_pre", "blocks.0.mlp.hook_pre_linear"]
+    other = [
+        "blocks.0.hook_attn_out",
+        "blocks.0.ln1_post.hook_scale",
+        "blocks.0.mlp.hook_pre",
+        "blocks.0.mlp.hook_pre_linear",
+    ]
     assert bridge_aliases(other) == {
         "blocks.0.ln1_post.hook_out": "blocks.0.hook_attn_out",
         "blocks.0.mlp.gate.hook_out": "blocks.0.mlp.hook_pre",

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from toys import TOKENS, hook_count, toy
 from torch import nn
 
+from toys import TOKENS, hook_count, toy
 from transformer_lens import HookedRootModule, HookPoint
 from transformer_lens.errors import HookConflictError, UnknownNameError
 

@@ -254,6 +254,7 @@ def test_missing_keys():
 
 def test_learned_activations_are_loaded():
     raw, model = toy(act_fn="xielu"), toy(act_fn="xielu", seed=1)
+    raw.blocks[0].mlp.act_fn.beta.fill_(0.7)
     model.load_and_process_state_dict(raw.state_dict())
     assert torch.equal(model.blocks[0].mlp.act_fn.alpha_p, raw.blocks[0].mlp.act_fn.alpha_p)
     torch.testing.assert_close(model(TOKENS).log_softmax(-1), raw(TOKENS).log_softmax(-1), atol=1e-5, rtol=0)

@@ -137,6 +137,13 @@ def test_what_the_steps_promise():
     assert not state["blocks.0.attn.b_V"].any()
 
 
+def test_what_reads_the_norm_inside_an_mlp_is_centred():
+    model = model_of("norm_in_mlp")
+    state, _ = process(dict(model.state_dict()), model.cfg)
+    assert state["blocks.0.mlp.W_out"].mean(0).abs().max() < 1e-6
+    assert state["blocks.0.mlp.W_out"].mean(1).abs().max() < 1e-6
+
+
 def test_rms_readers_are_not_centred():
     state, cfg = process(
         dict(model_of("final_rms").state_dict()), model_of("final_rms").cfg, center_writing_weights=False

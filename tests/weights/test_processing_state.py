@@ -106,6 +106,12 @@ def test_only_a_bias_keeps_a_norm_before_a_gated_mlp():
     assert "fold_ln" not in processing.refusals(state, model.cfg)
 
 
+def test_a_norm_inside_a_gated_mlp_stays():
+    model = toy(gated_mlp=True, act_fn="solu_ln")
+    state = {name: value * 0 if name.endswith("ln2.b") else value for name, value in state_of(model).items()}
+    assert "the norm inside a gated MLP" in processing.refusals(state, model.cfg)["fold_ln"]
+
+
 def test_other_norms_keep_their_weights():
     model = toy("norms_around")
     state = processing.fold_layer_norm(state_of(model), model.cfg)

@@ -108,7 +108,7 @@ def _attribution(study: Study, cache: ActivationCache, console: Console) -> list
     best = _top(scores)
     console.print(f"[bold]3. Who writes it?[/]  {_label(best)} adds {scores[best]:+.2f} to the logit difference")
     heads = viz.head_grid(scores, title="Direct logit attribution by head", value_name="logit difference")
-    layer, head = best
+    layer, _ = best
     pattern = viz.attention_heads(
         cache["pattern", layer][0], study.tokens, title=f"Attention in layer {layer}", value_name="attention"
     )
@@ -165,8 +165,8 @@ def _patch(study: Study, console: Console) -> list[Any]:
         annotate=True,
     )
     text = (
-        f"## Where does the answer travel?\n\nThe run of `{CORRUPTED}` with the stream of `{CLEAN}` put in at one layer "
-        "and position: 1 restores the answer, 0 changes nothing."
+        f"## Where does the answer travel?\n\nThe run of `{CORRUPTED}` with the stream of `{CLEAN}` put in at one "
+        "layer and position: 1 restores the answer, 0 changes nothing."
     )
     return [text, picture]
 

@@ -139,7 +139,10 @@ def _run(
     padded = attention_mask is not None and not bool(attention_mask.all())
     if options.freq_penalty:
         temperature = options.temperature if options.samples else 1.0
-        processors = [*processors, _FrequencyPenalty(options.freq_penalty, temperature, None if tokens is None else attention_mask)]
+        processors = [
+            *processors,
+            _FrequencyPenalty(options.freq_penalty, temperature, None if tokens is None else attention_mask),
+        ]
     inputs: dict[str, Any] = {"inputs" if tokens is not None else "inputs_embeds": given}
     if cache is None and options.use_past_kv_cache:
         cache = DynamicCache()

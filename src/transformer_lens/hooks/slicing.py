@@ -17,7 +17,8 @@ class Slice:
     """A selection along one axis: None keeps all, an int one entry, a tuple is `slice(*tuple)`, a sequence picks.
 
     Args:
-        input_slice: None, int, slice, tuple of up to three ints (start, stop, step), or a list, array or tensor of indices.
+        input_slice: None, int, slice, tuple of up to three ints (start, stop, step), or indices as a list, array or
+            tensor.
 
     Raises:
         ValueError: the input is none of these.

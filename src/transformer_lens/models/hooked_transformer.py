@@ -171,7 +171,8 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
                 mask = None  # under causal attention nothing real sees it
             return Frame.make(length, given.device, mask)
         new = mask if mask is not None else torch.ones(batch, length, device=given.device, dtype=torch.int)
-        return Frame.make(length, given.device, past_kv_cache.append_attention_mask(new), past_kv_cache.length - length)
+        all_keys = past_kv_cache.append_attention_mask(new)
+        return Frame.make(length, given.device, all_keys, all_keys.shape[1] - length)
 
     def forward(
         self,
@@ -297,9 +298,14 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         self.ln_final.to(last)
         self.unembed.to(last)
 
-    def to(self, *args: Any, print_details: bool = True, **kwargs: Any) -> Self:
+    def to(  # type: ignore[override]
+        self, device_or_dtype: Any = None, *args: Any, print_details: bool = True, **kwargs: Any
+    ) -> Self:
         """This model, moved to a device or cast to a dtype; cfg says so too."""
-        super().to(*args, **kwargs)
+        if len(args) == 1 and isinstance(args[0], bool):
+            print_details, args = args[0], ()
+        given = () if device_or_dtype is None else (device_or_dtype, *args)
+        super().to(*given, **kwargs)
         weight = self.W_E
         if print_details and (str(weight.device) != self.cfg.device or weight.dtype != self.cfg.dtype):
             log.info("The model is now %s on %s.", weight.dtype, weight.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens import demo
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.models.huggingface import config_of_folder, config_of_model
+from transformer_lens.models.origin import Origin
 from transformer_lens.specs import HFConfig, Spec, fields_of, find_spec
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import Plan, axis_sizes, canonical_state
@@ -29,19 +30,6 @@ log = logging.getLogger(__name__)
 TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "spm")
 # On by default for every family, and impossible for many; nobody who did not ask needs to hear of it.
 QUIETLY_LEFT_OUT = ("center_writing_weights", "center_unembed")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model came from; `to_hf` goes back by it.
-
-    Attributes:
-        spec: the family.
-        hf_config: the HF configuration.
-    """
-
-    spec: Spec
-    hf_config: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ def load(cls: type[HookedTransformer], name: str, request: Request, steps: Mappi
         tokenizer = load_tokenizer(folder, trust_remote_code=request.trust_remote_code)
     model = cls(cfg, tokenizer, move_to_device=False, default_padding_side=request.default_padding_side)
     _place(model, canonical_state(plan, source), share=request.hf_model is not None)
-    model.origin = Origin(spec, config.fields)
+    model.origin = Origin(spec, config.fields, plan.sizes, plan.tied, plan.kept)
     _process(model, steps)
     if request.move_to_device:
         model.move_model_modules_to_device()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal, Self
 
 import torch
+import transformers
 
-from transformer_lens.models.loading import Origin, Request, load
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.loading import Request, load
+from transformer_lens.models.origin import Origin
+from transformer_lens.models.saving import save_pretrained, to_hf
 
 
 class Pretrained:
@@ -17,6 +22,9 @@ class Pretrained:
     """
 
     origin: Origin | None = None
+    cfg: HookedTransformerConfig
+    state_dict: Any
+    tokenizer: Any
 
     @classmethod
     def from_pretrained(
@@ -136,3 +144,41 @@ class Pretrained:
             default_padding_side=default_padding_side,
             **from_pretrained_kwargs,
         )
+
+    def to_hf(self) -> transformers.PreTrainedModel:
+        """A transformers model that computes what this one computes now, with weights of its own.
+
+        Unprocessed and unedited weights come back bit for bit; processed or edited ones give the same
+        log-probabilities.
+
+        Raises:
+            NotRepresentableError: the model was not loaded by `from_pretrained`, or the HuggingFace architecture lacks
+                a bias that weight processing has made.
+
+        Example:
+            Ablate a head, and go on in transformers.
+
+            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
+            >>> model = HookedTransformer.from_pretrained("demo", device="cpu")
+            >>> model.blocks[0].attn.W_O.data[1] = 0
+            >>> type(model.to_hf()).__name__
+            'GPT2LMHeadModel'
+        """
+        return to_hf(self.state_dict(), self.cfg, self.origin)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write the model (see `to_hf`) and its tokenizer into a folder: config.json, safetensors, tokenizer.
+
+        `AutoModelForCausalLM.from_pretrained`, `from_pretrained` here and every tool that reads HuggingFace folders
+        load it.
+
+        Example:
+            >>> import tempfile
+            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
+            >>> model = HookedTransformer.from_pretrained("demo", device="cpu")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_pretrained(folder)
+            ...     HookedTransformer.from_pretrained(folder, device="cpu").cfg.n_layers
+            4
+        """
+        save_pretrained(self.to_hf(), self.tokenizer, save_directory)

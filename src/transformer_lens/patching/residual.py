@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 def patch_residual(
     model: Any,
     clean: Int[Tensor, "1 pos"],
-    corrupted: Int[Tensor, "1 pos"],
+    corrupted: Int[Tensor, "1 corrupted_pos"],
     metric: Callable[[Float[Tensor, "row pos d_vocab"]], Float[Tensor, "row"]],
     verbose: bool = False,
 ) -> Float[Tensor, "layer pos"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,6 +114,10 @@ class Spec:
         if "harmless" in changes:
             changes["harmless"] = self.harmless | changes["harmless"]
         return replace(self, **changes)
+
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor of this name is known to be of no use."""
+        return any(re.search(pattern, name) for pattern in self.ignored)
 
     def weights_for(self, config: HFConfig) -> Iterator[Weight]:
         """The tensors that a model of this configuration has."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -142,8 +141,7 @@ def _present(plan: Plan, name: str, names: set[str]) -> str | None:
 
 def _refuse_extra(plan: Plan, extra: set[str], source: TensorSource) -> None:
     tied = {weight.hf for weight in plan.spec.weights if weight.tied and plan.tied}
-    ignored = [re.compile(pattern) for pattern in plan.spec.ignored]
-    left = sorted(name for name in extra if name not in tied and not any(p.search(name) for p in ignored))
+    left = sorted(name for name in extra if name not in tied and not plan.spec.ignores(name))
     if left:
         raise CheckpointError(
             f"{source.where(left[0])} holds {', '.join(left[:5])}{', …' if len(left) > 5 else ''}, which "

@@ -46,6 +46,7 @@ def process(
         refactor_factored_attn_matrices: rewrite each head in the basis of its singular vectors.
 
     Example:
+        >>> import torch
         >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=0, n_ctx=8, d_vocab=3)
         >>> weights = {"ln_final.w": torch.tensor([2.0, 3.0]), "unembed.W_U": torch.eye(2, 3)}
         >>> weights, folded = process(weights, cfg)
@@ -79,27 +80,68 @@ def fold_layer_norm(
 
     Raises:
         WeightsError: fold_biases=False where a norm has a bias that is not zero.
+
+    Example:
+        >>> import torch
+        >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=0, n_ctx=8, d_vocab=3)
+        >>> fold_layer_norm({"ln_final.b": torch.tensor([1.0, 2.0]), "unembed.W_U": torch.eye(2, 3)}, cfg)["unembed.b_U"]
+        tensor([1., 2., 0.])
     """
     return _alone(state, cfg, "fold_ln", fold_biases=fold_biases, center_weights=center_weights)
 
 
 def center_writing_weights(state: State, cfg: HookedTransformerConfig) -> State:
-    """The state with the mean over d_model taken out of all that is written into the stream: W_E, W_pos, W_O, W_out."""
+    """The state with the mean over d_model taken out of all that is written into the stream: W_E, W_pos, W_O, W_out.
+
+    Example:
+        >>> import torch
+        >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=0, n_ctx=8, d_vocab=1)
+        >>> center_writing_weights({"embed.W_E": torch.tensor([[1.0, 3.0]])}, cfg)["embed.W_E"]
+        tensor([[-1.,  1.]])
+    """
     return _alone(state, cfg, "center_writing_weights")
 
 
 def center_unembed(state: State, cfg: HookedTransformerConfig) -> State:
-    """The state with the mean over the vocabulary taken out of W_U and b_U; logits shift by a constant per position."""
+    """The state with the mean over the vocabulary taken out of W_U and b_U; logits shift by a constant per position.
+
+    Example:
+        >>> import torch
+        >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=0, n_ctx=8, d_vocab=3)
+        >>> center_unembed({"unembed.b_U": torch.tensor([1.0, 2.0, 6.0])}, cfg)["unembed.b_U"]
+        tensor([-2., -1.,  3.])
+    """
     return _alone(state, cfg, "center_unembed")
 
 
 def fold_value_biases(state: State, cfg: HookedTransformerConfig) -> State:
-    """The state with b_V moved through W_O into b_O; b_V is then zero."""
+    """The state with b_V moved through W_O into b_O; b_V is then zero.
+
+    Example:
+        >>> import torch
+        >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=1, n_ctx=8, d_vocab=3)
+        >>> state = {"blocks.0.attn.b_V": torch.tensor([[3.0]]), "blocks.0.attn.W_O": torch.tensor([[[1.0, 2.0]]])}
+        >>> fold_value_biases(state, cfg)["blocks.0.attn.b_O"]
+        tensor([3., 6.])
+    """
     return _alone(state, cfg, "fold_value_biases")
 
 
 def refactor_factored_attn_matrices(state: State, cfg: HookedTransformerConfig) -> State:
-    """The state with each head in the basis of its singular vectors; see `attention.refactor`."""
+    """The state with each head in the basis of its singular vectors, largest first.
+
+    W_Q · W_K^T is split evenly between the two, W_V takes all of W_V · W_O, so that the rows of W_O are orthonormal.
+    b_V moves into b_O. The sign of each vector is fixed by the largest entry of W_Q or W_V, which is positive.
+
+    Example:
+        >>> import torch
+        >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=1, n_ctx=8, d_vocab=3)
+        >>> state = {f"blocks.0.attn.W_{x}": torch.tensor([[[3.0], [0.0]], [[1.0], [0.0]]]) for x in "QKV"}
+        >>> state["blocks.0.attn.W_O"] = torch.tensor([[[0.0, 2.0]], [[0.0, 1.0]]])
+        >>> state = refactor_factored_attn_matrices(state, cfg)
+        >>> state["blocks.0.attn.W_V"][:, 0, 0], state["blocks.0.attn.W_O"][0, 0]
+        (tensor([6., 1.]), tensor([0., 1.]))
+    """
     return _alone(state, cfg, "refactor_factored_attn_matrices")
 
 

@@ -1,0 +1,159 @@
+"""Back to HuggingFace: a HookedTransformer as a transformers model, or as the folder of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.initialization import no_init_weights
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.errors import TransformerLensError
+from transformer_lens.models.origin import Origin
+from transformer_lens.specs import HFConfig, Spec
+from transformer_lens.weights.absorbing import absorb
+from transformer_lens.weights.canonical import Plan, hf_state
+from transformer_lens.weights.layouts import from_canonical, to_canonical
+
+NO_ORIGIN = (
+    "This model was made from a configuration, so no HuggingFace architecture is known for it. Load one with "
+    "from_pretrained, copy the weights into it (load_state_dict), and save that."
+)
+
+
+class NotRepresentableError(TransformerLensError, ValueError):
+    """Weights that the HuggingFace architecture has no place for."""
+
+
+@torch.no_grad()
+def to_hf(
+    state: dict[str, Tensor], cfg: HookedTransformerConfig, origin: Origin | None
+) -> transformers.PreTrainedModel:
+    """A transformers model that computes what these canonical weights compute (same log-probabilities).
+
+    Args:
+        state: the model's state dict.
+        cfg: its configuration.
+        origin: where it came from.
+
+    Raises:
+        NotRepresentableError: the model has no origin, transformers has no class for it, or the architecture lacks a
+            bias that processing has made.
+    """
+    if origin is None:
+        raise NotRepresentableError(NO_ORIGIN)
+    spec = origin.spec
+    if spec.architecture is None:
+        raise NotRepresentableError(f"transformers has no model class for {spec.name}.")
+    state = _with_folded_norms(state, cfg, spec)
+    layers = cfg.n_layers
+    plan = Plan(spec, HFConfig(origin.hf_config), origin.sizes, layers, origin.tied, origin.kept)
+    if "pos_embed.W_pos" in state:
+        plan = replace(plan, sizes={**plan.sizes, "pos": state["pos_embed.W_pos"].shape[0]})
+    shared = _shared_embedding(plan, state) if plan.tied else None
+    plan = replace(plan, tied=shared is not None)
+    places = _names(plan)
+    one_norm = any(weight.copies for weight in spec.weights_for(plan.config))
+    state = absorb(state, places, cfg, one_norm=one_norm)
+    tensors, used = hf_state(plan, state)
+    if shared is not None:
+        tensors.update(shared)
+    _check_nothing_left(state, used, spec)
+    return _build(plan, origin, tensors, cfg)
+
+
+def _with_folded_norms(state: dict[str, Tensor], cfg: HookedTransformerConfig, spec: Spec) -> dict[str, Tensor]:
+    """Norms that were folded away read as ones and zeros."""
+    filled = dict(state)
+    ones = state["embed.W_E"].new_ones(cfg.d_model)
+    for weight in spec.weights:
+        for template in (*(part.ours for part in weight.parts), *weight.copies):
+            if template.endswith((".w", ".b")) and ".attn." not in template:
+                for layer in range(cfg.n_layers if "{layer}" in template else 1):
+                    filled.setdefault(template.format(layer=layer), ones if template.endswith(".w") else 0 * ones)
+    return filled
+
+
+def _shared_embedding(plan: Plan, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """The one tensor that embedding and unembedding still are, or None if they went separate ways."""
+    unembed = next(weight for weight in plan.spec.weights if weight.tied)
+    embed = next(weight for weight in plan.spec.weights if weight.hf == unembed.tied)
+    tensor = from_canonical(unembed, state_of(unembed.parts[0].ours, state), plan.sizes, plan.factor(unembed))
+    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    (again,) = to_canonical(embed, wide, plan.sizes, plan.factor(embed)).values()
+    same = torch.equal(again.to(tensor.dtype), state[embed.parts[0].ours])
+    return {embed.hf: tensor} if same else None
+
+
+def state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One entry of a state."""
+    return {name: state[name]}
+
+
+def _names(plan: Plan) -> set[str]:
+    """All canonical names that this architecture has a place for."""
+    names: set[str] = set()
+    for weight in plan.spec.weights_for(plan.config):
+        for template in (*(part.ours for part in weight.parts), *weight.copies):
+            for layer in range(plan.layers if "{layer}" in template else 1):
+                for expert in range(plan.sizes["expert"] if "{expert}" in template else 1):
+                    names.add(plan.canonical_name(template, layer, expert))
+    return names
+
+
+def _check_nothing_left(state: dict[str, Tensor], used: set[str], spec: Spec) -> None:
+    left = []
+    for name in sorted(state.keys() - used):
+        neutral = 1.0 if name.endswith(".w") else 0.0
+        if not name.startswith("_") and not bool((state[name] == neutral).all()) and not name.endswith((".beta", ".eps")):
+            left.append(name)
+    if left:
+        raise NotRepresentableError(
+            f"{spec.name} in transformers has no place for {', '.join(left[:4])}{', …' if len(left) > 4 else ''}, "
+            "which are not zero (weight processing makes biases that some architectures lack). Load the model with "
+            "from_pretrained_no_processing and make your edit there."
+        )
+
+
+def _build(
+    plan: Plan, origin: Origin, tensors: dict[str, Tensor], cfg: HookedTransformerConfig
+) -> transformers.PreTrainedModel:
+    hf_config = CONFIG_MAPPING[str(origin.hf_config["model_type"])].from_dict(_hf_fields(plan, origin, cfg))
+    with no_init_weights():
+        model = getattr(transformers, str(plan.spec.architecture))._from_config(hf_config, dtype=cfg.dtype)
+    own = {name: value.contiguous().clone() for name, value in tensors.items()}
+    missing, unexpected = model.load_state_dict(own, strict=False, assign=True)
+    tied = {weight.hf for weight in plan.spec.weights if weight.tied and plan.tied}
+    lacking = sorted(name for name in set(missing) - tied if not plan.spec.ignores(name))
+    if lacking or unexpected:
+        raise NotRepresentableError(f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}.")
+    model.tie_weights()
+    return model.eval()
+
+
+def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict[str, Any]:
+    fields = dict(origin.hf_config)
+    fields |= {"tie_word_embeddings": plan.tied, "architectures": [plan.spec.architecture], "dtype": str(cfg.dtype)[6:]}
+    whole, layers = plan.sizes["layer"], plan.layers
+    if layers < whole:
+        fields[plan.spec.same["n_layers"]] = layers
+        for name, value in fields.items():
+            if isinstance(value, list) and len(value) == whole:
+                fields[name] = value[:layers]
+        if "attention_types" in fields:  # GPT-Neo says it twice
+            fields["attention_types"] = [[fields["attention_layers"], 1]]
+    if plan.sizes["pos"] != origin.sizes["pos"]:
+        fields[plan.spec.same["n_ctx"]] = plan.sizes["pos"]
+    return fields
+
+
+def save_pretrained(model: transformers.PreTrainedModel, tokenizer: Any, folder: str | os.PathLike[str]) -> None:
+    """Write a transformers model and its tokenizer (if there is one) into a folder that AutoModel reads."""
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)

@@ -1,0 +1,52 @@
+"""The tour, as a person runs it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [str(Path(sys.executable).with_name("transformer-lens"))]
+
+
+def run(*arguments):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tour") / "pictures"
+    return run("tour", "--out", out), out
+
+
+def test_tour_finds_the_answer_and_writes_its_pictures(toured):
+    done, out = toured
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+    assert "Traceback" not in done.stderr
+    pictures = sorted(out.glob("*.png"))
+    assert len(pictures) == 6
+    assert all(picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000 for picture in pictures)
+    page = (out / "index.html").read_text()
+    assert "Direct logit attribution" in page
+    assert not re.search(r"(src|href)\s*=\s*[\"']?https?:", page), "the page must work offline"
+    assert all(str(path) in done.stdout for path in [*pictures, out / "index.html"])
+
+
+def test_ablating_the_best_head_lowers_the_difference(toured):
+    done, _ = toured
+    before, after = map(float, re.search(r"goes from (-?[\d.]+) to (-?[\d.]+)", done.stdout).groups())
+    assert after < before - 0.5
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "no-such-model-name"])
+def test_an_unknown_model_is_a_plain_error(model, tmp_path):
+    done = run("tour", "--model", model, "--out", tmp_path)
+    assert done.returncode == 2
+    assert model in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version():
+    assert run("version").stdout.strip() == "3.20.0.dev0"

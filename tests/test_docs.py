@@ -1,0 +1,36 @@
+"""The README's Python runs, and pages that are written from data are up to date."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def test_readme_python_runs(capsys):
+    (block,) = python_blocks(ROOT / "README.md")
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == " Paris"
+    assert printed[1] == "torch.Size([1, 4, 6, 6])"
+    assert float(re.search(r"[\d.]+", printed[2])[0]) > 0.1
+
+
+def test_hook_points_page_is_current():
+    written = runpy.run_path(str(ROOT / "docs" / "hook_points.py"))
+    assert (ROOT / "docs" / "hook-points.md").read_text() == written["page"](), "run: python docs/hook_points.py"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        if not target.startswith("http"):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
