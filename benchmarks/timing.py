@@ -1,35 +1,40 @@
-"""Timing two or more ways of doing the same work against each other, in one run."""
+"""Timing several ways of doing the same work against each other, in one run."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int = 15, warmup: int = 2) -> dict[str, float]:
-    """Median seconds of each way, taken in turns, so that a busy machine slows all of them alike."""
-    for _ in range(warmup):
-        for run in ways.values():
-            run()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+class Ratio(NamedTuple):
+    """What one way costs, over what the base costs.
+
+    `wall` is by the clock; on a machine that others use too it swings. `processor` counts the process's own time on
+    all its threads.
+    """
+
+    wall: float
+    processor: float
 
 
-def ratios(ways: Mapping[str, Callable[[], object]], base: str, rounds: int = 15) -> dict[str, float]:
-    """Time of each way over that of `base`: the median over rounds of the ratio within a round."""
+def ratios(ways: Mapping[str, Callable[[], object]], base: str, rounds: int = 15) -> dict[str, Ratio]:
+    """The median over rounds of each way's time over the base's in the same round; the ways take turns."""
     for run in ways.values():
         run()
-    measured: dict[str, list[float]] = {name: [] for name in ways}
+    measured: dict[str, list[Ratio]] = {name: [] for name in ways}
     for _ in range(rounds):
-        seconds = {}
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - start
-        for name in ways:
-            measured[name].append(seconds[name] / seconds[base])
-    return {name: statistics.median(values) for name, values in measured.items()}
+        seconds = {name: _seconds(run) for name, run in ways.items()}
+        for name, (wall, processor) in seconds.items():
+            measured[name].append(Ratio(wall / seconds[base][0], processor / seconds[base][1]))
+    return {
+        name: Ratio(statistics.median(r.wall for r in runs), statistics.median(r.processor for r in runs))
+        for name, runs in measured.items()
+    }
+
+
+def _seconds(run: Callable[[], object]) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    result = run()
+    taken = time.perf_counter() - wall, time.process_time() - processor
+    del result
+    return taken

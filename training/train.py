@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transformer_lens.demo.folder import BOS, encoder
-from transformer_lens.demo.mixture import FIRST_SHARES, SHARES, Document, documents
+from transformer_lens.demo.mixture import LESSONS, Document, documents
 from transformer_lens.demo.vocabulary import CONTEXT, save_tokenizer
 
 
@@ -28,14 +28,15 @@ class Recipe:
     """All that a run depends on."""
 
     seed: int = 0
-    steps: int = 3000
-    first_steps: int = 900
+    steps: int = 2600
+    first_lesson: int = 500
+    second_lesson: int = 500
     rows: int = 8
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     d_mlp: int = 128
-    muon_lr: float = 0.005
+    muon_lr: float = 0.004
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
     warm_up: int = 100
@@ -132,8 +133,8 @@ def batch_of(recipe: Recipe, step: int) -> Rows:
 
     Documents go into the first row with room, longest first; one that fits nowhere is cut at the end of a row.
     """
-    shares = FIRST_SHARES if step < recipe.first_steps else SHARES
-    stream = documents(f"{recipe.seed}/{step}", shares)
+    lesson = (step >= recipe.first_lesson) + (step >= recipe.first_lesson + recipe.second_lesson)
+    stream = documents(f"{recipe.seed}/{step}", LESSONS[lesson])
     wanted, total, drawn = recipe.rows * CONTEXT, 0, []
     while total < wanted:
         drawn.append(next(stream))
@@ -264,12 +265,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--first-steps", type=int, default=Recipe.first_steps, help="steps with the first mixture")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
     parser.add_argument("--out", type=Path, required=True)
     choice = parser.parse_args()
     changes = {name: float(value) for name, _, value in (text.partition("=") for text in choice.set)}
-    train(Recipe(seed=choice.seed, steps=choice.steps, first_steps=choice.first_steps, **changes), choice.out)
+    train(Recipe(seed=choice.seed, steps=choice.steps, **changes), choice.out)
 
 
 if __name__ == "__main__":

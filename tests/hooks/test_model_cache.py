@@ -207,8 +207,8 @@ def test_a_plain_dict_on_request(model):
 def test_incl_bwd_stores_the_gradients_that_autograd_finds(kind):
     model = toy(kind)
     names = ["hook_embed", "blocks.0.hook_resid_pre", "blocks.0.attn.hook_k", "blocks.1.attn.hook_z",
-             "blocks.1.attn.hook_pattern", "blocks.1.mlp.hook_post", "blocks.1.ln1.hook_scale", "blocks.0.attn.hook_result",
-             "blocks.1.hook_resid_post"]  # fmt: skip
+             "blocks.1.attn.hook_pattern", "blocks.1.mlp.hook_post", "blocks.1.ln1.hook_scale",
+             "blocks.0.attn.hook_result", "blocks.1.hook_resid_post"]  # fmt: skip
     loss, cache = model.run_with_cache(TOKENS, return_type="loss", names_filter=names, incl_bwd=True)
     assert set(cache) == {*names, *(f"{name}_grad" for name in names)}
     leaves = {}

@@ -141,8 +141,8 @@ def test_a_subclass_may_refuse_hooks():
 
     with pytest.raises(HookConflictError, match="Not here"):
         Careful().run_with_hooks(torch.ones(1, 4), fwd_hooks=[("hook_hidden", zero), ("hook_in", zero)])
+    careful = Careful()
     with pytest.raises(HookConflictError, match="Not here"):
-        careful = Careful()
         careful.check_and_add_hook(careful.hook_in, "hook_in", zero)
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from annotations import unchecked
 from toys import KINDS, TOKENS, toy
-
 from transformer_lens import HookedTransformer
 from transformer_lens.errors import ConfigurationError
 
@@ -150,7 +150,9 @@ def test_a_padded_run_in_two_halves():
     model = toy()
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
     half = model(TOKENS, stop_at_layer=1, attention_mask=mask)
-    close(model(half, start_at_layer=1, attention_mask=mask)[mask.bool()], model(TOKENS, attention_mask=mask)[mask.bool()])
+    close(
+        model(half, start_at_layer=1, attention_mask=mask)[mask.bool()], model(TOKENS, attention_mask=mask)[mask.bool()]
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,5 +201,7 @@ def test_a_dict_and_a_missing_vocabulary():
 
 
 def test_left_on_its_device_on_request():
-    model = HookedTransformer({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 8, "d_vocab": 9}, move_to_device=False)
+    model = HookedTransformer(
+        {"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 8, "d_vocab": 9}, move_to_device=False
+    )
     assert model.W_E.device.type == "cpu"

@@ -8,10 +8,14 @@ from os import PathLike
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+import transformer_lens.cache.native_readout  # noqa: F401 - registers what is known of native models
+from transformer_lens.cache.errors import MissingWeightsError
+from transformer_lens.cache.part_methods import PartMethods
+from transformer_lens.cache.readout import Readout, readout_of
+from transformer_lens.cache.storage import load_run, save_run
+from transformer_lens.cache.stream_methods import StreamMethods
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks import Slice, SliceInput, get_act_name
 from transformer_lens.hooks.names import NameDict, bridge_aliases, describe
@@ -19,16 +23,20 @@ from transformer_lens.hooks.names import NameDict, bridge_aliases, describe
 GRADIENT = "_grad"
 
 
-class ActivationCache(Mapping[Any, Tensor]):
+class ActivationCache(StreamMethods, PartMethods):
     """Activations by name. A tensor is stored once, and answers to every spelling of its name.
 
     Keys: a full name in either spelling, or short ones: `cache["pattern", 3]`, `cache["resid_post", -1]`,
     `cache["k6"]`, `cache["scale", 4, "ln1"]`, `cache["embed"]`. Negative layers count from the last.
 
+    Its analyses (`decompose_resid`, `stack_head_results`, `logit_attrs`, …) need to know a little of the model: its
+    Readout, taken from the model when it is asked for, or saved with the cache and loaded with it.
+
     Args:
         cache_dict: activations by full name.
         model: the model that made them, for questions that need its weights; None if there is none.
         has_batch_dim: whether the activations have a batch axis.
+        readout: what to analyse the activations with, where there is no model.
 
     Example:
         >>> import torch
@@ -37,11 +45,19 @@ class ActivationCache(Mapping[Any, Tensor]):
         (torch.Size([1, 5, 2, 4]), torch.Size([1, 5, 2, 4]))
     """
 
-    def __init__(self, cache_dict: Mapping[str, Tensor], model: Any, has_batch_dim: bool = True):
+    def __init__(
+        self,
+        cache_dict: Mapping[str, Tensor],
+        model: Any,
+        has_batch_dim: bool = True,
+        *,
+        readout: Readout | None = None,
+    ):
         aliases = cache_dict.aliases if isinstance(cache_dict, NameDict) else bridge_aliases(cache_dict)
         self.cache_dict: NameDict[Tensor] = NameDict(cache_dict, aliases)
         self.model = model
         self.has_batch_dim = has_batch_dim
+        self._readout = readout
         self.has_embed = "hook_embed" in self.cache_dict
         self.has_pos_embed = "hook_pos_embed" in self.cache_dict
 
@@ -50,7 +66,26 @@ class ActivationCache(Mapping[Any, Tensor]):
         """How many layers the model has (without a model: as far as the names tell)."""
         if self.model is not None:
             return int(self.model.cfg.n_layers)
+        if self._readout is not None:
+            return len(self._readout.layers)
         return 1 + max((int(n.split(".")[1]) for n in self.cache_dict if n.startswith("blocks.")), default=-1)
+
+    @property
+    def readout(self) -> Readout:
+        """How the model writes into its stream and reads it: of the model as it is now, or as it was saved.
+
+        Raises:
+            MissingWeightsError: there is neither a model nor a saved readout.
+        """
+        if self.model is not None:
+            return readout_of(self.model)
+        if self._readout is None:
+            raise MissingWeightsError(
+                "This cache knows nothing of the model that made it, and this analysis must know how its layers write "
+                "into the stream. Give the model: ActivationCache(cache_dict, model), or "
+                "ActivationCache.load(path, model=model)."
+            )
+        return self._readout
 
     def full_name(self, key: str | tuple[Any, ...]) -> str:
         """The name under which the activation of a key is stored.
@@ -148,12 +183,26 @@ class ActivationCache(Mapping[Any, Tensor]):
             raise ValueError("There is no batch axis to select from: it was removed.")
         rows = batch_slice if isinstance(batch_slice, Slice) else Slice(batch_slice)
         sliced = {n: rows.apply(v, dim=0) if _has_batch(n) else v for n, v in self.cache_dict.items()}
-        return ActivationCache(NameDict(sliced, self.cache_dict.aliases), self.model, rows.mode != "int")
+        names = NameDict(sliced, self.cache_dict.aliases)
+        return ActivationCache(names, self.model, rows.mode != "int", readout=self._readout)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the activations to a safetensors file, names and shapes kept."""
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.cache_dict.items()}
-        save_file(tensors, str(path), metadata={"format": "pt", "has_batch_dim": str(self.has_batch_dim)})
+    def save(self, path: str | PathLike[str], weights: bool = False) -> None:
+        """Write the activations to a safetensors file, names and shapes kept, and with them the model's readout.
+
+        The readout (final norm, W_U, biases, how layers write) lets the loaded cache be analysed without the model.
+
+        Args:
+            path: the file.
+            weights: write W_O and W_out of every layer too, which splitting into heads and neurons needs.
+
+        Raises:
+            MissingWeightsError: weights=True, and there is no model to take them from.
+        """
+        if weights or self._readout is not None:
+            readout: Readout | None = self.readout
+        else:
+            readout = None if self.model is None or not _has_readout(self.model) else self.readout
+        save_run(path, self.cache_dict, self.has_batch_dim, readout, weights)
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: Any = None, device: str = "cpu") -> ActivationCache:
@@ -161,7 +210,7 @@ class ActivationCache(Mapping[Any, Tensor]):
 
         Args:
             path: a file written by `save`.
-            model: the model that made it, for questions that need its weights.
+            model: the model that made it; its weights then answer, instead of the saved readout.
             device: where the activations go.
 
         Example:
@@ -171,10 +220,12 @@ class ActivationCache(Mapping[Any, Tensor]):
             ...     ActivationCache.load(f"{folder}/cache.safetensors")["embed"].shape
             torch.Size([1, 2, 4])
         """
-        with safe_open(str(path), framework="pt", device=device) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            has_batch_dim = (file.metadata() or {}).get("has_batch_dim", "True") == "True"
-        return cls(tensors, model, has_batch_dim)
+        tensors, has_batch_dim, readout = load_run(path, str(device))
+        return cls(tensors, model, has_batch_dim, readout=readout)
+
+
+def _has_readout(model: object) -> bool:
+    return readout_of.dispatch(type(model)) is not readout_of.dispatch(object)
 
 
 def _has_batch(name: str) -> bool:

@@ -56,6 +56,7 @@ def check(cfg: HookedTransformerConfig, given: set[str]) -> None:
     _check_choices(cfg)
     _check_sizes(cfg)
     _check_company(cfg, given)
+    _check_norms_and_caps(cfg, given)
     _check_positions(cfg, given)
     _check_hosts(cfg)
 
@@ -123,6 +124,11 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
         idle = sorted(given & {"gated_mlp", "num_experts", "parallel_attn_mlp", "use_hook_mlp_in"})
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} has no effect with attn_only=True.")
+    if cfg.num_experts and cfg.is_layer_norm_activation():
+        raise ConfigurationError(f"act_fn={cfg.act_fn!r} has no form with experts.")
+
+
+def _check_norms_and_caps(cfg: HookedTransformerConfig, given: set[str]) -> None:
     if cfg.normalization_type is None:
         norms = {"final_rms", "use_normalization_before_and_after"}
         if not cfg.use_qk_norm and not cfg.post_embedding_ln and not cfg.is_layer_norm_activation():
@@ -133,8 +139,6 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
     for name in ("attn_scores_soft_cap", "output_logits_soft_cap", "clip_qkv"):
         if name in given and not getattr(cfg, name) > 0:
             raise ConfigurationError(f"{name}={getattr(cfg, name)!r} must be positive; leave it out for none.")
-    if cfg.num_experts and cfg.is_layer_norm_activation():
-        raise ConfigurationError(f"act_fn={cfg.act_fn!r} has no form with experts.")
 
 
 def _check_positions(cfg: HookedTransformerConfig, given: set[str]) -> None:

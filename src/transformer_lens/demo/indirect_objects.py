@@ -57,7 +57,17 @@ DISTRACTORS = (
     "The {place} was {adjective}. ",
     "{C} stayed at the {place}. ",
 )
-TAILS = (".", ".", ".", " and left.", " and smiled.", ", and they went home.")
+# Half of the ends name the subject again: it gives a reason to look back at who acts.
+TAILS = (
+    ".",
+    ".",
+    " and left.",
+    " and smiled.",
+    ", and {S} left.",
+    ", and {S} went home.",
+    ". {S} smiled.",
+    ", so {S} left.",
+)
 
 
 def ioi(n: int, seed: int = 0, *, split: Split = "held_out") -> Prompts:
@@ -95,8 +105,8 @@ def draw_thanks(rng: random.Random, split: Split, names: Sequence[str] | None = 
     return _example(rng, template, names or _names(split), subject_first=False)
 
 
-def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[str, str]:
-    """One training text in two parts, the second beginning with the answer; sometimes a sentence stands in front."""
+def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[str, str, str]:
+    """One training text in two parts, the second beginning with the answer, and the subject as the text has it."""
     draw = draw_thanks if rng.random() < 0.2 else draw_ioi
     example = draw(rng, "train", names)
     front = ""
@@ -104,7 +114,8 @@ def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[st
     if rng.random() < 0.25 or (names is not None and example.prompt.startswith(tuple(names))):
         words = {"C": rng.choice(TRAIN_NAMES), "place": rng.choice(PLACES), "adjective": rng.choice(MOODS)}
         front = fill(rng.choice(DISTRACTORS), **words)[0]
-    return front + example.prompt, example.answer + rng.choice(TAILS)
+    tail, _ = fill(rng.choice(TAILS), S=example.wrong.strip())
+    return front + example.prompt, example.answer + tail, example.wrong
 
 
 MOODS = ("quiet", "busy", "cold", "warm", "happy", "sad", "tired", "hungry", "bright", "strange")

@@ -15,7 +15,7 @@ from transformer_lens.demo.grammar import agreement_text, pronoun_text
 from transformer_lens.demo.indirect_objects import ioi_text
 from transformer_lens.demo.knowledge import fact_text
 from transformer_lens.demo.names import HELD_OUT_NAMES
-from transformer_lens.demo.prompts import generator
+from transformer_lens.demo.prompts import generator, single_token
 from transformer_lens.demo.series import spaced_words, successor_text, year_text
 from transformer_lens.demo.signatures import docstring_text
 from transformer_lens.demo.words import HELD_OUT_ARGUMENTS
@@ -31,15 +31,20 @@ SHARES: Mapping[str, float] = {
     "successor": 0.04,
     "agreement": 0.04,
 }
-# To begin with: what needs several heads together takes longest to be found.
-FIRST_SHARES: Mapping[str, float] = {"induction": 0.55, "ioi": 0.30, "glue": 0.10, "docstring": 0.05}
+# Lessons before the full mixture: what needs several heads together is found late, or never, among easier tasks.
+# Repeated tokens come first, since the heads that copy them then serve the names.
+LESSONS: tuple[Mapping[str, float], ...] = (
+    {"induction": 0.75, "ioi": 0.15, "glue": 0.05, "docstring": 0.05},
+    {"ioi": 0.75, "induction": 0.15, "glue": 0.05, "docstring": 0.05},
+    SHARES,
+)
 WITHOUT_BOS = 0.1
 # Periods of repeated tokens, drawn evenly on a log scale: copying is learned from the short ones.
 SHORTEST, LONGEST = 3, 49
 FIRST_COPY_WEIGHT = 0.1
 SECOND_COPY_WEIGHT = 2.0
 # One token of an indirect-object sentence is what it is for; the others are slots that nothing can predict.
-ANSWER_WEIGHT = 5.0
+ANSWER_WEIGHT = 30.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,14 @@ def _stand_in_arguments() -> tuple[str, ...]:
 
 
 def _ioi(rng: random.Random) -> Document:
-    before, after = ioi_text(rng, _stand_ins() if rng.random() < 0.5 else None)
+    before, after, subject = ioi_text(rng, _stand_ins() if rng.random() < 0.5 else None)
     document = _document("ioi", rng, before + after)
     answer = len(document.ids) - len(encoder().encode(after + BOS).ids)
-    weights = (*document.weights[:answer], ANSWER_WEIGHT, *document.weights[answer + 1 :])
+    again = single_token(subject)
+    weights = tuple(
+        ANSWER_WEIGHT if place == answer or (place > answer and index == again) else 1.0
+        for place, index in enumerate(document.ids)
+    )
     return Document("ioi", document.ids, weights)
 
 

@@ -19,6 +19,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from transformer_lens.errors import ConfigurationError, nearest
 from transformer_lens.generation.adapter import GenerationAdapter
 from transformer_lens.generation.options import GenerationOptions
 from transformer_lens.native.transformer import NativeTransformer
@@ -136,6 +137,7 @@ def _run(
     if given is None:
         raise ValueError("Either tokens or embeddings must be given.")
     _check_room(model, given.shape[1], attention_mask, options.max_new_tokens)
+    _check_names(options.further)
     padded = attention_mask is not None and not bool(attention_mask.all())
     if options.freq_penalty:
         temperature = options.temperature if options.samples else 1.0
@@ -158,6 +160,15 @@ def _run(
             stopping_criteria=StoppingCriteriaList([_Progress(bar)] if options.verbose else []),
             tokenizer=tokenizer,
         )
+
+
+def _check_names(settings: dict[str, Any]) -> None:
+    # NOTE: GenerationConfig takes any name and ignores what it does not know.
+    known = vars(GenerationConfig())
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        near = " ".join(nearest(name, known, count=3).strip() for name in unknown)
+        raise ConfigurationError(f"generate has no setting {', '.join(map(repr, unknown))}. {near}".strip())
 
 
 def _check_room(model: NativeTransformer, length: int, mask: Tensor | None, new: int) -> None:

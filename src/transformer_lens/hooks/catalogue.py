@@ -46,8 +46,12 @@ def _norm(name: str, what: str, axes: str = _D) -> tuple[HookInfo, HookInfo]:
 
 CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("hook_tokens", "batch pos", "token ids", "embed.hook_in", "use_hook_tokens"),
-    HookInfo("hook_embed", _D, "token embeddings", "embed.hook_out"),
-    *_norm("embed.ln", "the norm after the embedding"),
+    HookInfo("hook_embed", _D, "token embeddings", "embed.hook_out", unless="embed_ln.hook_out"),
+    HookInfo("hook_embed", _D, "token embeddings after their norm", "embed_ln.hook_out", when="embed_ln.hook_out"),
+    HookInfo("embed.ln.hook_scale", "batch pos 1", "what the norm after the embedding divides by",
+             "embed_ln.hook_scale"),
+    HookInfo("embed.ln.hook_normalized", _D, "the norm after the embedding after division, before weight and bias",
+             "embed_ln.hook_normalized"),
     HookInfo("hook_pos_embed", _D, "position embeddings", "pos_embed.hook_out"),
     HookInfo("blocks.{l}.hook_resid_pre", _D, "residual stream entering the block", "blocks.{l}.hook_in"),
     HookInfo("blocks.{l}.hook_attn_in", "batch pos head d_model", "attention input of each head, before ln1",

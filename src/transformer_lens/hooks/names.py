@@ -64,6 +64,8 @@ def _entries() -> dict[str, list[HookInfo]]:
 
 
 _ENTRIES = _entries()
+_BY_BRIDGE = {info.bridge: info for info in reversed(CATALOGUE) if info.bridge is not None}
+_GATED = ("mlp.gate.hook_out", "mlp.in.hook_out")
 
 
 def _template(name: str) -> str:
@@ -71,20 +73,24 @@ def _template(name: str) -> str:
 
 
 def describe(name: str) -> HookInfo | None:
-    """The catalogue's entry for a full name, or None for a point it does not know (a client's own)."""
-    return next(iter(_ENTRIES.get(_template(name), [])), None)
+    """The catalogue's entry for a full name in either spelling, or None for a point it does not know (a client's own)."""
+    template = _template(name)
+    return next(iter(_ENTRIES.get(template, [])), None) or _BY_BRIDGE.get(template)
 
 
-def position_axis(name: str) -> int | None:
+def position_axis(name: str, ndim: int | None = None) -> int | None:
     """The axis of `name`'s activation that runs over positions (for scores and patterns: over queries), if one does.
 
     Counted from the front, batch axis included: with split inputs ln1's activations have a head axis after positions.
-    A point the catalogue does not know is taken as [..., pos, d], which is axis -2.
+    A point the catalogue does not know is taken as [..., pos, d], which is axis -2. With `ndim` given, an activation of
+    fewer axes than the catalogue says (a router's, which has one row for each token) has none.
     """
     info = describe(name)
     if info is None:
         return -2
     axes = info.axes.split()
+    if ndim is not None and ndim < len(axes):
+        return None
     wanted = next((axis for axis in ("pos", "query") if axis in axes), None)
     return None if wanted is None else axes.index(wanted)
 
@@ -110,6 +116,39 @@ def bridge_aliases(names: Iterable[str]) -> dict[str, str]:
             if alias not in present:
                 aliases[alias] = name
     return aliases
+
+
+def native_aliases(names: Iterable[str]) -> dict[str, str]:
+    """The HookedTransformer spellings of the points in `names`, which are a bridge's, each mapped to the bridge's name.
+
+    Example:
+        >>> native_aliases(["blocks.0.hook_in", "blocks.0.mlp.in.hook_out"])
+        {'blocks.0.hook_resid_pre': 'blocks.0.hook_in', 'blocks.0.mlp.hook_pre': 'blocks.0.mlp.in.hook_out'}
+    """
+    present = set(names)
+    aliases: dict[str, str] = {}
+    for layer in sorted({layer_of(name) for name in present}, key=lambda number: -1 if number is None else number):
+        block = "" if layer is None else f"blocks.{layer}."
+        gated = all(block + part in present for part in _GATED)
+        for info in CATALOGUE:
+            if info.bridge is None or (layer is None) == ("{l}" in info.name):
+                continue
+            name, bridge = (text.replace("{l}", str(layer)) for text in (info.name, info.bridge))
+            # NOTE: what a bridge shows at its router are logits, no probabilities.
+            if bridge not in present or name in present or name.endswith("hook_expert_weights"):
+                continue
+            conditions = [(info.when, True), (info.unless, False), *[("mlp.hook_pre_linear", True)] * _is_linear(info)]
+            if all(_holds(block + part, present, gated) is wanted for part, wanted in conditions if part):
+                aliases[name] = bridge
+    return aliases
+
+
+def _is_linear(info: HookInfo) -> bool:
+    return info.name.endswith("mlp.hook_pre_linear")
+
+
+def _holds(name: str, present: set[str], gated: bool) -> bool:
+    return gated if name.endswith("mlp.hook_pre_linear") else name in present
 
 
 def layer_of(name: str) -> int | None:

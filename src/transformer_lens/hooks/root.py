@@ -273,7 +273,7 @@ class HookedRootModule(nn.Module):
         def save(tensor: Tensor, hook: HookPoint, suffix: str = "") -> None:
             name = str(hook.name)
             value = tensor.detach()
-            axis = position_axis(name)
+            axis = position_axis(name, value.ndim)
             if positions.mode != "identity" and axis is not None and -value.ndim <= axis < value.ndim:
                 value = positions.apply(value, dim=axis)
             if remove_batch_dim:

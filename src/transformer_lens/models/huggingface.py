@@ -1,4 +1,4 @@
-"""HuggingFace configurations, from a name, a folder or a model in memory, as mappings that specs read."""
+"""HuggingFace configurations, from a folder or a model in memory, as mappings that specs read."""
 
 from __future__ import annotations
 
@@ -11,25 +11,37 @@ import transformers
 from transformer_lens.specs import FAMILIES, HFConfig
 
 
-def config_of_model(hf_config: Any, inside: str = "") -> HFConfig:
-    """A transformers configuration object as a mapping, with the defaults of its class."""
-    part = getattr(hf_config, inside) if inside else hf_config
-    return HFConfig(part.to_dict(), type(part)().to_dict())
+def config_of_model(hf_config: Any) -> HFConfig:
+    """A transformers configuration object as a mapping, with the defaults of its class.
+
+    Where the text model is a part of a larger one, the configuration of that part.
+
+    Example:
+        >>> config_of_model(transformers.GPT2Config(n_layer=3))["n_layer"]
+        3
+    """
+    inside = next((spec.inside[hf_config.model_type] for spec in FAMILIES if hf_config.model_type in spec.inside), None)
+    part = hf_config if inside is None else getattr(hf_config, inside)
+    fields = part.to_dict()
+    if inside is not None:
+        fields["tie_word_embeddings"] = fields.get("tie_word_embeddings", True) and hf_config.tie_word_embeddings
+    return HFConfig(fields, type(part)().to_dict())
 
 
-def config_of_folder(folder: Path, overrides: dict[str, Any] | None = None) -> HFConfig:
-    """The configuration in a folder's config.json, with the defaults that transformers fills in.
+def config_of_folder(folder: Path) -> HFConfig:
+    """The configuration in a folder's config.json, with the defaults that transformers fills in. No code of the folder runs.
 
     Raises:
         FileNotFoundError: the folder has no config.json.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json; it is not the folder of a model.")
-    raw = json.loads(path.read_text()) | (overrides or {})
+        held = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise FileNotFoundError(f"{folder} holds no config.json; it is not the folder of a model. It holds: {held}.")
+    raw = json.loads(path.read_text(encoding="utf-8"))
     own = next((spec for spec in FAMILIES if spec.defaults and raw.get("model_type") in spec.model_types), None)
     if own is not None:  # a family that transformers itself does not know
         return HFConfig({**own.defaults, **raw}, own.defaults)
-    hf_config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    inside = next((spec.inside for spec in FAMILIES if hf_config.model_type in spec.model_types), "")
-    return config_of_model(hf_config, inside)
+    if raw.get("model_type") not in transformers.CONFIG_MAPPING:
+        return HFConfig(raw)
+    return config_of_model(transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True))

@@ -4,79 +4,172 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from transformer_lens import demo
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.errors import ConfigurationError
+from transformer_lens.models import hub, toy_checkpoints
 from transformer_lens.models.huggingface import config_of_folder, config_of_model
 from transformer_lens.models.origin import Origin
+from transformer_lens.models.request import Request
 from transformer_lens.specs import HFConfig, Spec, fields_of, find_spec
+from transformer_lens.specs.names import DEMO, alias_map, resolve
+from transformer_lens.specs.training_checkpoints import Checkpoint, choose
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import Plan, axis_sizes, canonical_state
 from transformer_lens.weights.checkpoints import InMemory, TensorSource, open_folder
+from transformer_lens.weights.mxfp4 import UnpackedSource
 from transformer_lens.weights.processing import refusals
-
-if TYPE_CHECKING:
-    from transformer_lens.models.hooked_transformer import HookedTransformer
 
 log = logging.getLogger(__name__)
 
 # What a tokenizer's files begin with. A folder without any gives a model that works on token ids.
-TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "spm")
+TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "spm", "qwen.tiktoken")
 # On by default for every family, and impossible for many; nobody who did not ask needs to hear of it.
 QUIETLY_LEFT_OUT = ("center_writing_weights", "center_unembed")
 
 
+class LoadableModel(Protocol):
+    """The part of HookedTransformer that loading needs."""
+
+    cfg: HookedTransformerConfig
+    origin: Origin | None
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Canonical names and parameters."""
+
+    def move_model_modules_to_device(self) -> None:
+        """Put the model where its configuration says."""
+
+    def _process(self, weights: dict[str, Tensor], **steps: bool) -> None: ...
+
+
 @dataclass(frozen=True)
-class Request:
-    """What a caller asks of `from_pretrained`, beside the name and the steps of processing."""
+class Found:
+    """A model that was asked for, before any weight is read.
 
-    hf_model: Any = None
-    tokenizer: Any = None
-    device: str | torch.device | None = None
-    n_devices: int = 1
-    dtype: torch.dtype = torch.float32
-    move_to_device: bool = True
-    first_n_layers: int | None = None
-    n_ctx: int | None = None
-    default_prepend_bos: bool | None = None
-    default_padding_side: Any = None
-    trust_remote_code: bool = False
+    Attributes:
+        name: what it is called.
+        folder: its files; None for a model in memory.
+        config: its HF configuration.
+        checkpoint: which checkpoint of its training.
+    """
+
+    name: str
+    folder: Path | None
+    config: HFConfig
+    checkpoint: Checkpoint | None = None
 
 
-def load(cls: type[HookedTransformer], name: str, request: Request, steps: Mapping[str, bool]) -> HookedTransformer:
+def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool]) -> Any:
     """The model of this name, folder or HF model, processed as `steps` say."""
-    folder = _folder(name)
-    config = config_of_model(request.hf_model.config) if request.hf_model is not None else config_of_folder(folder)
-    spec = find_spec(config)
-    cfg, plan = _configure(name, spec, config, request)
+    if request.hf_model is None and not is_folder(name) and toy_checkpoints.is_toy(resolve(name)):
+        return toy_checkpoints.load(cls, resolve(name), request, steps)
+    found = find(name, request)
+    spec = find_spec(found.config)
+    cfg, plan = configure(found, spec, request)
     source: TensorSource
-    if request.hf_model is not None:
+    if found.folder is None or request.hf_model is not None:
         source = InMemory(request.hf_model.state_dict(), f"the given {type(request.hf_model).__name__}")
     else:
-        source = open_folder(folder)
-    tokenizer = request.tokenizer
-    if tokenizer is None and request.hf_model is None and _holds_tokenizer(folder):
-        tokenizer = load_tokenizer(folder, trust_remote_code=request.trust_remote_code)
-    model = cls(cfg, tokenizer, move_to_device=False, default_padding_side=request.default_padding_side)
-    _place(model, canonical_state(plan, source), share=request.hf_model is not None)
-    model.origin = Origin(spec, config.fields, plan.sizes, plan.tied, plan.kept)
-    _process(model, steps)
+        source = open_folder(found.folder)
+        if found.config.fields.get("quantization_config"):  # a spec that takes it means these
+            source = UnpackedSource(source)
+    model = cls(cfg, _tokenizer(found, request), move_to_device=False, default_padding_side=request.default_padding_side)
+    _place(model, canonical_state(plan, source), share=source.lends)
+    model.origin = Origin(spec, found.config.fields, plan.sizes, plan.tied, plan.kept)
+    process(model, steps)
     if request.move_to_device:
         model.move_model_modules_to_device()
     return model
 
 
-def _holds_tokenizer(folder: Path) -> bool:
-    return any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir())
+def is_folder(name: str) -> bool:
+    """Whether a name is meant as a path: a folder is there, unless it is the name of a known model."""
+    return Path(name).expanduser().is_dir() and name.lower() not in alias_map()
 
 
-def _process(model: HookedTransformer, steps: Mapping[str, bool]) -> None:
+def find(name: str, request: Request) -> Found:
+    """The files and configuration of a model; the hub is asked only for a name that is no folder.
+
+    Raises:
+        UnknownNameError: no model has this name.
+        ConfigurationError: a revision or checkpoint is asked for, and there is nothing to choose from.
+    """
+    local = is_folder(name) or name.lower() == DEMO or request.hf_model is not None
+    if not local:
+        official = resolve(name)
+        checkpoint = choose(official, request.checkpoint_index, request.checkpoint_value)
+        arguments = dict(request.hub)
+        if checkpoint is not None:
+            arguments["revision"] = checkpoint.revision
+        folder = hub.fetch(official, **arguments)
+        return Found(official, folder, config_of_folder(folder), checkpoint)
+    asked = {"revision": request.hub.get("revision"), "checkpoint_index": request.checkpoint_index,
+             "checkpoint_value": request.checkpoint_value}  # fmt: skip
+    if idle := [argument for argument, value in asked.items() if value is not None]:
+        raise ConfigurationError(f"{', '.join(idle)} has no effect on a folder or a model in memory.")
+    path = demo.folder() if name.lower() == DEMO else Path(name).expanduser()
+    here = path if path.is_dir() else None
+    if request.hf_model is not None:
+        return Found(name, here, config_of_model(request.hf_model.config))
+    return Found(name, path, config_of_folder(path))
+
+
+def configure(found: Found, spec: Spec, request: Request) -> tuple[HookedTransformerConfig, Plan]:
+    """Our configuration of a model, and what its checkpoint must hold."""
+    spec = replace(spec, harmless=spec.harmless | set(request.ignored_config_fields))
+    fields = fields_of(spec, found.config)
+    sizes = axis_sizes(fields)
+    layers = fields["n_layers"]
+    if request.first_n_layers is not None:
+        if not 0 < request.first_n_layers <= layers:
+            raise ConfigurationError(f"first_n_layers={request.first_n_layers}, and the model has {layers} layers.")
+        layers = request.first_n_layers
+        for name in ("attn_types", "rotary_layers"):
+            if fields.get(name) is not None:
+                fields[name] = [x for i, x in enumerate(fields[name]) if (x if name == "rotary_layers" else i) < layers]
+    plan = Plan(spec, found.config, sizes, layers, tied=bool(found.config.get("tie_word_embeddings", True)))
+    given: dict[str, Any] = {
+        "n_layers": layers, "dtype": request.dtype, "init_weights": False, "n_devices": request.n_devices,
+        "model_name": found.name.rstrip("/").split("/")[-1],
+        "original_architecture": (found.config.get("architectures") or [spec.architecture])[0],
+        "trust_remote_code": request.trust_remote_code,
+        "device": None if request.device is None else str(request.device),
+    }  # fmt: skip
+    if found.checkpoint is not None:
+        given |= {
+            "from_checkpoint": True, "checkpoint_index": found.checkpoint.index,
+            "checkpoint_value": found.checkpoint.value, "checkpoint_label_type": found.checkpoint.kind,
+        }  # fmt: skip
+    _check_context(fields, request.overrides.get("n_ctx"))
+    return HookedTransformerConfig.from_dict({**fields, **given, **request.overrides}), plan
+
+
+def _check_context(fields: Mapping[str, Any], n_ctx: int | None) -> None:
+    learned = fields.get("positional_embedding_type", "standard") == "standard"
+    if n_ctx is not None and learned and n_ctx > fields["n_ctx"]:
+        raise ConfigurationError(
+            f"n_ctx={n_ctx} exceeds the {fields['n_ctx']} positions that this model has learned embeddings for."
+        )
+
+
+def _tokenizer(found: Found, request: Request) -> Any:
+    if request.tokenizer is not None or found.folder is None:
+        return request.tokenizer
+    if not any(path.name.startswith(TOKENIZER_FILES) for path in found.folder.iterdir()):
+        return None
+    return load_tokenizer(found.folder, trust_remote_code=request.trust_remote_code)
+
+
+def process(model: LoadableModel, steps: Mapping[str, bool]) -> None:
     """Process the model's weights; what a default asks for in vain is logged, what is lost is warned about."""
     own = {name: parameter.data for name, parameter in model.named_parameters()}
     asked = {name for name, wanted in steps.items() if wanted}
@@ -91,41 +184,17 @@ def _process(model: HookedTransformer, steps: Mapping[str, bool]) -> None:
         model._process(own, **{name: name in asked for name in steps})
 
 
-def _folder(name: str) -> Path:
-    return demo.folder() if name.lower() == "demo" else Path(name).expanduser()
-
-
-def _configure(
-    name: str, spec: Spec, config: HFConfig, request: Request
-) -> tuple[HookedTransformerConfig, Plan]:
-    fields = fields_of(spec, config)
-    sizes = axis_sizes(fields)
-    tied = bool(config.get("tie_word_embeddings", True))
-    layers = fields["n_layers"] if request.first_n_layers is None else min(request.first_n_layers, fields["n_layers"])
-    plan = Plan(spec, config, sizes, layers, tied)
-    given: dict[str, Any] = {
-        "n_layers": layers, "dtype": request.dtype, "init_weights": False, "model_name": Path(name).name,
-        "n_devices": request.n_devices,
-        "original_architecture": (config.get("architectures") or [spec.architecture])[0],
-    }  # fmt: skip
-    if request.device is not None:
-        given["device"] = str(request.device)
-    if request.n_ctx is not None:
-        given["n_ctx"] = request.n_ctx
-    if request.default_prepend_bos is not None:
-        given["default_prepend_bos"] = request.default_prepend_bos
-    return HookedTransformerConfig.from_dict({**fields, **given}), plan
-
-
 @torch.no_grad()
-def _place(model: HookedTransformer, tensors: Iterable[tuple[str, Tensor]], share: bool) -> None:
+def _place(model: LoadableModel, tensors: Iterable[tuple[str, Tensor]], share: bool) -> None:
     """Put tensors into the model's parameters one by one; with `share`, use their memory where the dtype allows."""
     parameters = dict(model.named_parameters())
-    for name, value in tensors:
-        parameter = parameters.pop(name)
-        if name == "pos_embed.W_pos":
-            value = value[: parameter.shape[0]]  # n_ctx may ask for fewer
-        if share and value.dtype == parameter.dtype:
-            parameter.data = value
-        else:
-            parameter.data.copy_(value)
+    with tqdm(total=len(parameters), desc="Loading weights", unit="tensor", delay=1.0, leave=False) as bar:
+        for name, value in tensors:
+            parameter = parameters[name]
+            if name == "pos_embed.W_pos":
+                value = value[: parameter.shape[0]]  # n_ctx may ask for fewer
+            if share and value.dtype == parameter.dtype:
+                parameter.data = value
+            else:
+                parameter.data.copy_(value)
+            bar.update()

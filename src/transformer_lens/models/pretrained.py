@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-import transformers
 
+from transformer_lens import models
 from transformer_lens.config import HookedTransformerConfig
-from transformer_lens.models.loading import Request, load
 from transformer_lens.models.origin import Origin
-from transformer_lens.models.saving import save_pretrained, to_hf
+from transformer_lens.models.request import Request
+
+if TYPE_CHECKING:
+    import transformers
 
 
 class Pretrained:
@@ -75,8 +77,10 @@ class Pretrained:
             dtype: of the weights.
             first_n_layers: load only so many layers.
             n_ctx: another context length; with learned positions at most the model's own.
-            from_pretrained_kwargs: `revision`, `cache_dir`, `token`, `local_files_only`, `trust_remote_code`, or
-                another field of the configuration.
+            from_pretrained_kwargs: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download` for the hub;
+                `device_map` (a device, or "auto" to spread layers over all); `trust_remote_code` (False; for
+                tokenizers); `ignored_config_fields`, fields of the HF configuration that you know to be harmless;
+                or a field of HookedTransformerConfig.
 
         Raises:
             UnknownNameError: no model has this name.
@@ -89,19 +93,13 @@ class Pretrained:
             >>> model.cfg.n_layers, model.cfg.normalization_type
             (4, 'LNPre')
         """
-        request = Request(
-            hf_model=hf_model,
-            tokenizer=tokenizer,
-            device=device,
-            n_devices=n_devices,
-            dtype=getattr(torch, dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype,
-            move_to_device=move_to_device,
-            first_n_layers=first_n_layers,
-            n_ctx=n_ctx,
-            default_prepend_bos=default_prepend_bos,
-            default_padding_side=default_padding_side,
-            **from_pretrained_kwargs,
-        )
+        arguments = {
+            "hf_model": hf_model, "tokenizer": tokenizer, "device": device, "n_devices": n_devices, "dtype": dtype,
+            "move_to_device": move_to_device, "first_n_layers": first_n_layers, "n_ctx": n_ctx,
+            "checkpoint_index": checkpoint_index, "checkpoint_value": checkpoint_value,
+            "checkpoint_label": checkpoint_label, "default_prepend_bos": default_prepend_bos,
+            "default_padding_side": default_padding_side,
+        }  # fmt: skip
         steps = {
             "fold_ln": fold_ln,
             "center_writing_weights": center_writing_weights,
@@ -109,7 +107,7 @@ class Pretrained:
             "fold_value_biases": fold_value_biases,
             "refactor_factored_attn_matrices": refactor_factored_attn_matrices,
         }
-        return load(cls, model_name, request, steps)  # type: ignore[arg-type, return-value]
+        return models.load(cls, model_name, Request.of(arguments, from_pretrained_kwargs), steps)  # type: ignore[no-any-return]
 
     @classmethod
     def from_pretrained_no_processing(
@@ -164,7 +162,7 @@ class Pretrained:
             >>> type(model.to_hf()).__name__
             'GPT2LMHeadModel'
         """
-        return to_hf(self.state_dict(), self.cfg, self.origin)
+        return models.to_hf(self.state_dict(), self.cfg, self.origin)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write the model (see `to_hf`) and its tokenizer into a folder: config.json, safetensors, tokenizer.
@@ -181,4 +179,4 @@ class Pretrained:
             ...     HookedTransformer.from_pretrained(folder, device="cpu").cfg.n_layers
             4
         """
-        save_pretrained(self.to_hf(), self.tokenizer, save_directory)
+        models.save_pretrained(self.to_hf(), self.tokenizer, save_directory)

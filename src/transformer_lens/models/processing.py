@@ -80,6 +80,15 @@ class WeightProcessing(HookedRootModule):
 
         Raises:
             WeightsError: a weight that this model does not have, or of another shape; nothing is loaded then.
+
+        Example:
+            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
+            >>> cfg = {"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16, "d_vocab": 20}
+            >>> raw, model = HookedTransformer(dict(cfg)), HookedTransformer(dict(cfg))
+            >>> model.load_and_process_state_dict(raw.state_dict())
+            >>> tokens = torch.tensor([[1, 2, 3]])
+            >>> torch.allclose(raw(tokens).log_softmax(-1), model(tokens).log_softmax(-1), atol=1e-5)
+            True
         """
         given = {name: value for name, value in state_dict.items() if not name.endswith(OLD_BUFFERS)}
         if self.cfg.positional_embedding_type not in ("standard", "shortformer"):

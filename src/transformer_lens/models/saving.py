@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,6 +141,7 @@ def _build(
 def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict[str, Any]:
     fields = dict(origin.hf_config)
     fields |= {"tie_word_embeddings": plan.tied, "architectures": [plan.spec.architecture], "dtype": str(cfg.dtype)[6:]}
+    fields.pop("quantization_config", None)  # what was packed is written unpacked
     whole, layers = plan.sizes["layer"], plan.layers
     if layers < whole:
         fields[plan.spec.same["n_layers"]] = layers
@@ -153,7 +156,16 @@ def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict
 
 
 def save_pretrained(model: transformers.PreTrainedModel, tokenizer: Any, folder: str | os.PathLike[str]) -> None:
-    """Write a transformers model and its tokenizer (if there is one) into a folder that AutoModel reads."""
-    model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    """Write a transformers model and its tokenizer (if there is one) into a folder that AutoModel reads.
+
+    Each file is written beside its place and then moved there: weights that a living model has mapped from this very
+    folder must not change under it.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as beside:
+        model.save_pretrained(beside)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(beside)
+        for file in Path(beside).iterdir():
+            file.replace(place / file.name)

@@ -272,7 +272,7 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch po
     return torch.einsum("bphd,hdk->bphk", x, weight) + bias
 
 
-def _flat_norm(norm: nn.Module, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+def _flat_norm(norm: RMSNorm, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
     # The norm's hooks see [batch * pos * head, d_head], as they always have; [batch * pos, head * d_head] across heads.
-    normed: Tensor = norm(heads.reshape(-1, norm.w.shape[0]))  # type: ignore[union-attr, call-overload]
+    normed: Tensor = norm(heads.reshape(-1, norm.w.shape[0]))
     return normed.view_as(heads) if normed.is_contiguous() else normed.reshape(heads.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ from transformer_lens.native.norms import make_norm
 from transformer_lens.native.weights_view import StackedWeights
 
 OF_ENCODER_DECODERS = (
-    "relative_attention_max_distance", "relative_attention_num_buckets", "decoder_start_token_id", "tie_word_embeddings",
+    "relative_attention_max_distance", "relative_attention_num_buckets", "decoder_start_token_id",
+    "tie_word_embeddings",
 )  # fmt: skip
 OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
@@ -82,6 +84,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             return embedded, position
         return embedded + position, None
 
+    def position_beside(self, frame: Frame, batch: int) -> Float[Tensor, "batch pos d_model"] | None:
+        """Position embeddings that go to queries and keys instead of the stream (shortformer models only)."""
+        return self.pos_embed.at(frame, batch) if self.cfg.positional_embedding_type == "shortformer" else None
+
     def _check_length(self, frame: Frame, length: int) -> None:
         total = frame.offset + length
         if total > self.cfg.n_ctx and (frame.real is None or int(frame.positions.max()) >= self.cfg.n_ctx):
@@ -92,7 +98,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         residual: Float[Tensor, "batch pos d_model"],
         frame: Frame,
         position: Float[Tensor, "batch pos d_model"] | None = None,
-        past_kv: Sequence[LayerPast] | None = None,
+        past_kv: Sequence[LayerPast | None] | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stream after these layers; no other layer runs.
@@ -115,11 +121,22 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         """The final norm, the unembedding and the soft cap of logits."""
         if self.cfg.n_devices > 1:
             residual = residual.to(self.W_U.device)
-        logits: Tensor = self.unembed(self.ln_final(residual))
+        return self._capped(self.unembed(self.ln_final(residual)))
+
+    def logits_of(
+        self, residual: Float[Tensor, "batch d_model"], tokens: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token"]:
+        """The logits of a few tokens for each stream, without computing the others. Hooks on the unembedding do not run."""
+        tokens = tokens.to(self.W_U.device)
+        normed = self.ln_final(residual[:, None])[:, 0]
+        logits = torch.einsum("bd,btd->bt", normed, self.W_U.T[tokens]) + self.b_U[tokens]
+        return self._capped(logits)
+
+    def _capped(self, logits: Tensor) -> Tensor:
         cap = self.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
 
-    def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+    def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
         """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""
         if _looked_at(self.ln_final) or _looked_at(self.unembed):
             return self.logits(residual)[:, -1:]

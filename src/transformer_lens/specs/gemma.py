@@ -70,7 +70,11 @@ def _norm_of_heads(name: str) -> Weight:
 
 
 GEMMA3 = GEMMA2.but(
-    name="Gemma 3 (text)", model_types=("gemma3_text",), architecture="Gemma3ForCausalLM",
+    name="Gemma 3", model_types=("gemma3_text",), architecture="Gemma3ForCausalLM",
+    notes="the text part; images are left out",
+    inside={"gemma3": "text_config"},
+    other_prefixes=("", "model.language_model.", "language_model.model."),
+    ignored=(r"(^|\.)(vision_tower|multi_modal_projector)\.",),
     fixed={"use_qk_norm": True},
     rules=(heads(), rotary_by_layer_type, activation("hidden_activation"), windows_by_layer, _scale_and_caps),
     weights=(*_ENDS, *_SANDWICH, *_ATTENTION, _norm_of_heads("q_norm"), _norm_of_heads("k_norm"), *_MLP),

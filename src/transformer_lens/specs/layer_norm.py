@@ -93,6 +93,7 @@ def _bloom(config: HFConfig) -> dict[str, Any]:
 
 BLOOM = Spec(
     name="Bloom",
+    residual_inside=True,
     model_types=("bloom",),
     architecture="BloomForCausalLM",
     prefix="transformer.",
@@ -136,6 +137,7 @@ def _mpt(config: HFConfig) -> dict[str, Any]:
 _M = "transformer.blocks.{layer}"
 MPT = Spec(
     name="MPT",
+    residual_inside=True,
     model_types=("mpt",),
     architecture="MptForCausalLM",
     prefix="transformer.",
@@ -294,6 +296,8 @@ OLMO = LLAMA.but(
     name="OLMo 1", model_types=("olmo",), architecture="OlmoForCausalLM", notes="its norms have no weights",
     same={"eps": "", "clip_qkv": "clip_qkv"},
     fixed={"normalization_type": "LNPre", "eps": 1e-5},
+    modules={f"{_BLOCK}ln1": f"{_L}.input_layernorm", f"{_BLOCK}ln2": f"{_L}.post_attention_layernorm",
+             "ln_final": "model.norm"},
     weights=(
         *embeddings("model.embed_tokens.weight"),
         *separate_attention(f"{_L}.self_attn", _flag("attention_bias")),

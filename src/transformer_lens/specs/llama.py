@@ -201,6 +201,7 @@ GRANITE_FACTORS = {
 }
 GRANITE = LLAMA.but(
     name="Granite 3", model_types=("granite",), architecture="GraniteForCausalLM", factors=GRANITE_FACTORS, notes="",
+    multiplied={"embed": "embedding", "attn": "residual", "mlp": "residual"},
     rules=(heads(), activation("hidden_act"), rotary, _multipliers),
     weights=scaled(LLAMA.weights, W_E="embedding", W_U="logits", W_O="residual", b_O="residual", W_out="residual"),
 )  # fmt: skip

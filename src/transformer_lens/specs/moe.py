@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from transformer_lens.specs.axes import embeddings, norm, one, separate_attention
 from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN3, qk_norm
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import activation, experts, heads, one_window, rotary, windows_by_layer
 from transformer_lens.specs.spec import Part, Weight
 
@@ -68,13 +68,20 @@ MIXTRAL = LLAMA.but(
     ),
 )  # fmt: skip
 
+def _packing(config: HFConfig) -> dict[str, object]:
+    packed = config.get("quantization_config")
+    if packed and packed.get("quant_method") != "mxfp4":
+        raise UnsupportedModelError(f"gpt-oss with quantization_config={packed} is not known here, only mxfp4.")
+    return {}
+
+
 GPT_OSS = LLAMA.but(
-    name="gpt-oss", model_types=("gpt_oss",), architecture="GptOssForCausalLM", notes="",
+    name="gpt-oss", model_types=("gpt_oss",), architecture="GptOssForCausalLM", notes="MXFP4 experts are unpacked",
     # NOTE: the activation is fixed in the code: x * sigmoid(1.702 x), whatever hidden_act says.
     fixed={"act_fn": "quick_gelu", "use_attention_sinks": True, "expert_biases": True,
            "softmax_over_chosen_experts": True},
     same={"clamped_glu_limit": "swiglu_limit"},
-    rules=(heads(), rotary, windows_by_layer, experts("num_local_experts")),
+    rules=(heads(), rotary, windows_by_layer, experts("num_local_experts"), _packing),
     harmless=frozenset({"hidden_act", "initial_context_length", "num_experts_per_tok", "experts_per_token"}),
     refuses={"swiglu_alpha": ((1.702,), "another slope of the gate")},
     weights=(

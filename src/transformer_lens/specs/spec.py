@@ -79,7 +79,12 @@ class Spec:
         factors: names of factors that `Weight.times` refers to, each a function of the HF configuration.
         prefix: the module that holds all but the unembedding; checkpoints of the bare model leave it out.
         ignored: regular expressions of tensors that checkpoints hold and nobody needs (old buffers).
-        inside: the HF configuration is a part of a larger one, under this field.
+        inside: `model_type` of a larger model -> the field of its configuration that describes the text model.
+        other_prefixes: what may stand in the place of `prefix`, in larger models and old checkpoints.
+        modules: canonical name of a module -> its path in HF's tree, where no weight says it.
+        residual_inside: HF adds the stream inside attention and MLP, so their outputs are those of their last layers.
+        multiplied: "embed", "attn" or "mlp" -> the factor by which HF multiplies its output afterwards.
+        only_architectures: names in `architectures` that tell this family from others of its `model_type`.
         architecture: name of HF's class with the unembedding; None: transformers has none, and `to_hf` refuses.
         defaults: default values of HF fields, for a family that transformers itself does not know.
         notes: what a reader of the table of families should know.
@@ -96,7 +101,12 @@ class Spec:
     factors: Mapping[str, Callable[[HFConfig], float]] = field(default_factory=dict)
     prefix: str = "model."
     ignored: tuple[str, ...] = ()
-    inside: str = ""
+    inside: Mapping[str, str] = field(default_factory=dict)
+    other_prefixes: tuple[str, ...] = ("",)
+    modules: Mapping[str, str] = field(default_factory=dict)
+    residual_inside: bool = False
+    multiplied: Mapping[str, str] = field(default_factory=dict)
+    only_architectures: tuple[str, ...] = ()
     architecture: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
@@ -106,7 +116,7 @@ class Spec:
 
         An entry of `same` with an empty name is taken out.
         """
-        for name in ("same", "fixed", "refuses", "factors", "defaults"):
+        for name in ("same", "fixed", "refuses", "factors", "defaults", "modules", "multiplied"):
             if name in changes:
                 changes[name] = {**getattr(self, name), **changes[name]}
         if "same" in changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformer_lens.errors import nearest
-from transformer_lens.specs import gemma, gpt, layer_norm, llama, moe
+from transformer_lens.specs import gemma, gpt, layer_norm, llama, moe, remote_code
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
@@ -17,8 +17,25 @@ FAMILIES: tuple[Spec, ...] = (
     llama.APERTUS, llama.ARCEE, llama.CWM, llama.ERNIE, llama.EXAONE4, llama.GLM, llama.GLM4, llama.GRANITE,
     llama.HELIUM, llama.SEED_OSS, llama.SMOLLM3,
     gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3,
+    remote_code.QWEN, remote_code.SANTACODER,
     moe.MIXTRAL, moe.QWEN3_MOE, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
 )  # fmt: skip
+
+
+# Models that are no decoders, and what holds them; decoders whose mechanism the native transformer does not have.
+OTHER_MODELS = {
+    "bert": "HookedEncoder", "t5": "HookedEncoderDecoder", "hubert": "HookedAudioEncoder",
+    "wav2vec2": "HookedAudioEncoder",
+}  # fmt: skip
+MECHANISMS = {
+    "latent attention": ("deepseek_v2", "deepseek_v3", "deepseek_v32", "minicpm3", "longcat_flash", "glm4_moe_lite"),
+    "state spaces": ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"),
+    "hybrid layers": (
+        "jamba", "bamba", "zamba", "zamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "recurrent_gemma",
+        "qwen3_next", "lfm2", "lfm2_moe", "minimax", "olmo_hybrid",
+    ),
+    "chunked attention": ("llama4", "llama4_text"),
+}  # fmt: skip
 
 
 def find_spec(config: HFConfig) -> Spec:
@@ -27,9 +44,21 @@ def find_spec(config: HFConfig) -> Spec:
     Raises:
         UnsupportedModelError: no family has this `model_type`.
     """
-    for spec in FAMILIES:
-        if config.model_type in spec.model_types:
+    architectures = set(config.fields.get("architectures") or [])
+    fitting = [spec for spec in FAMILIES if config.model_type in spec.model_types]
+    for spec in sorted(fitting, key=lambda spec: not architectures & set(spec.only_architectures)):
+        if not spec.only_architectures or architectures & set(spec.only_architectures):
             return spec
+    if config.model_type in OTHER_MODELS:
+        raise UnsupportedModelError(
+            f"{config.model_type!r} is no decoder: {OTHER_MODELS[config.model_type]}.from_pretrained loads it."
+        )
+    for mechanism, types in MECHANISMS.items():
+        if config.model_type in types:
+            raise UnsupportedModelError(
+                f"{config.model_type!r} has {mechanism}, which HookedTransformer has not. "
+                "TransformerBridge.boot_transformers runs it as transformers does."
+            )
     known = [model_type for spec in FAMILIES for model_type in spec.model_types]
     raise UnsupportedModelError(
         f"HookedTransformer knows no family with model_type {config.model_type!r}.{nearest(config.model_type, known)} "

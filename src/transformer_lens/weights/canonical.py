@@ -133,9 +133,13 @@ def _found(
 
 def _present(plan: Plan, name: str, names: set[str]) -> str | None:
     # Checkpoints of the model without its unembedding leave the first module out of every name.
-    for candidate in (name, name.removeprefix(plan.spec.prefix)):
-        if candidate in names:
-            return candidate
+    if name in names:
+        return name
+    prefix = plan.spec.prefix
+    if name.startswith(prefix):
+        for other in plan.spec.other_prefixes:
+            if (candidate := other + name.removeprefix(prefix)) in names:
+                return candidate
     return None
 
 

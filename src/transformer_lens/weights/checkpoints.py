@@ -1,15 +1,17 @@
-"""Where tensors come from: a folder of safetensors or .bin shards, or a model in memory. Nothing is read before it is asked for."""
+"""Where tensors come from: safetensors or .bin files, mapped into memory, or a model that is there already."""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,18 +25,24 @@ class CheckpointError(TransformerLensError, ValueError):
 class TensorSource(Protocol):
     """Named tensors."""
 
+    @property
+    def lends(self) -> bool:
+        """Whether what is read may become a parameter as it is, without a copy."""
+
     def names(self) -> list[str]:
         """The names of all tensors."""
 
-    def read(self, name: str) -> Float[Tensor, "..."]:
-        """The tensor of this name; memory of its own, or a mapped file's."""
+    def read(self, name: str) -> Shaped[Tensor, "..."]:
+        """The tensor of this name."""
 
     def where(self, name: str) -> str:
         """Which file or model holds it, for messages."""
 
 
 class InMemory:
-    """The tensors of a state dict."""
+    """The tensors of a state dict; reading gives them themselves, not copies."""
+
+    lends = True
 
     def __init__(self, tensors: Mapping[str, Tensor], label: str):
         self.tensors = tensors
@@ -44,8 +52,8 @@ class InMemory:
         """The names of all tensors."""
         return list(self.tensors)
 
-    def read(self, name: str) -> Float[Tensor, "..."]:
-        """The tensor itself, not a copy."""
+    def read(self, name: str) -> Shaped[Tensor, "..."]:
+        """The tensor itself."""
         return self.tensors[name].detach()
 
     def where(self, name: str) -> str:
@@ -54,39 +62,49 @@ class InMemory:
 
 
 class SafetensorsFiles:
-    """The tensors of safetensors files, mapped into memory and read when asked for.
+    """The tensors of safetensors files, mapped into memory privately: nothing is read before it is used.
+
+    What is written to such a tensor stays in this process; the file does not change. A tensor that is read twice is
+    mapped twice, so that what is written to one does not show in the other.
 
     Raises:
         CheckpointError: a file is truncated or is no safetensors file.
     """
 
+    # NOTE: Windows cannot delete or replace a file that is mapped.
+    lends = os.name != "nt"
+
     def __init__(self, files: list[Path]):
-        self.opened: list[Any] = []
-        self.files: dict[str, int] = {}
         self.paths = files
-        for number, path in enumerate(files):
-            try:
-                handle = safe_open(path, framework="pt", device="cpu")
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{path} cannot be read as safetensors ({error}); its size is {path.stat().st_size} bytes. It may "
-                    "be truncated: fetch it again."
-                ) from error
-            self.opened.append(handle)
-            self.files.update(dict.fromkeys(handle.keys(), number))
+        self.opened = [_open_safetensors(path) for path in files]
+        self.files = {name: number for number, handle in enumerate(self.opened) for name in handle.keys()}  # noqa: SIM118
+        self.lent: set[str] = set()
 
     def names(self) -> list[str]:
         """The names of all tensors."""
         return list(self.files)
 
-    def read(self, name: str) -> Float[Tensor, "..."]:
+    def read(self, name: str) -> Shaped[Tensor, "..."]:
         """The tensor, a view of the mapped file."""
-        tensor: Tensor = self.opened[self.files[name]].get_tensor(name)
+        number = self.files[name]
+        handle = _open_safetensors(self.paths[number]) if name in self.lent else self.opened[number]
+        self.lent.add(name)
+        tensor: Tensor = handle.get_tensor(name)
         return tensor
 
     def where(self, name: str) -> str:
         """The file."""
         return str(self.paths[self.files[name]])
+
+
+def _open_safetensors(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({error}); its size is {path.stat().st_size} bytes. It may be "
+            "truncated: fetch it again."
+        ) from error
 
 
 def open_folder(folder: Path) -> TensorSource:
@@ -125,7 +143,7 @@ def _read_bin(files: list[Path]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in files:
         try:
-            tensors.update(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+            tensors.update(torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)))
         except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read as tensors only ({error}).") from error
     return tensors

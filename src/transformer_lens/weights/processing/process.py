@@ -84,7 +84,8 @@ def fold_layer_norm(
     Example:
         >>> import torch
         >>> cfg = HookedTransformerConfig(d_model=2, d_head=1, n_layers=0, n_ctx=8, d_vocab=3)
-        >>> fold_layer_norm({"ln_final.b": torch.tensor([1.0, 2.0]), "unembed.W_U": torch.eye(2, 3)}, cfg)["unembed.b_U"]
+        >>> state = {"ln_final.b": torch.tensor([1.0, 2.0]), "unembed.W_U": torch.eye(2, 3)}
+        >>> fold_layer_norm(state, cfg)["unembed.b_U"]
         tensor([1., 2., 0.])
     """
     return _alone(state, cfg, "fold_ln", fold_biases=fold_biases, center_weights=center_weights)
@@ -139,8 +140,8 @@ def refactor_factored_attn_matrices(state: State, cfg: HookedTransformerConfig) 
         >>> state = {f"blocks.0.attn.W_{x}": torch.tensor([[[3.0], [0.0]], [[1.0], [0.0]]]) for x in "QKV"}
         >>> state["blocks.0.attn.W_O"] = torch.tensor([[[0.0, 2.0]], [[0.0, 1.0]]])
         >>> state = refactor_factored_attn_matrices(state, cfg)
-        >>> state["blocks.0.attn.W_V"][:, 0, 0], state["blocks.0.attn.W_O"][0, 0]
-        (tensor([6., 1.]), tensor([0., 1.]))
+        >>> state["blocks.0.attn.W_V"][:, 0, 0], state["blocks.0.attn.W_O"][:, 0, 1]
+        (tensor([6., 1.]), tensor([1., 1.]))
     """
     return _alone(state, cfg, "refactor_factored_attn_matrices")
 

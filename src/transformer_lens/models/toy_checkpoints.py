@@ -1,0 +1,149 @@
+"""Small models that were published as state dicts of this library and of minGPT: .pth files, read as tensors only."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models import hub
+from transformer_lens.models.request import Request
+from transformer_lens.specs.training_checkpoints import choose
+from transformer_lens.text.loading import load_tokenizer
+from transformer_lens.weights.checkpoints import CheckpointError
+
+OTHELLO = "Baidicoot/Othello-GPT-Transformer-Lens"
+PREFIXES = ("NeelNanda/", "ArthurConmy/redwood", OTHELLO)
+OTHELLO_FIELDS = {
+    "n_layers": 8, "d_model": 512, "n_heads": 8, "d_head": 64, "d_mlp": 2048, "n_ctx": 59, "d_vocab": 61,
+    "act_fn": "gelu", "normalization_type": "LN", "original_architecture": "mingpt",
+}  # fmt: skip
+SAME = ("d_model", "n_layers", "d_mlp", "d_head", "n_heads", "n_ctx", "d_vocab", "act_fn", "attn_only", "final_rms")
+# minGPT's names beside ours; a pattern from its axes to ours is applied to the matrices of attention.
+MINGPT = {
+    "tok_emb.weight": "embed.W_E", "ln_f.weight": "ln_final.w", "ln_f.bias": "ln_final.b",
+    "head.weight": "unembed.W_U", "ln1.weight": "ln1.w", "ln1.bias": "ln1.b", "ln2.weight": "ln2.w",
+    "ln2.bias": "ln2.b", "mlp.0.weight": "mlp.W_in", "mlp.0.bias": "mlp.b_in", "mlp.2.weight": "mlp.W_out",
+    "mlp.2.bias": "mlp.b_out", "attn.proj.bias": "attn.b_O",
+}  # fmt: skip
+
+
+def is_toy(name: str) -> bool:
+    """Whether an official name is one of these models."""
+    return name.startswith(PREFIXES)
+
+
+def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool]) -> Any:
+    """The toy model of this name, fetched from the hub.
+
+    Raises:
+        CheckpointError: the repository has no weights, or they cannot be read as tensors only.
+        UnknownNameError, HubError: as `hub.fetch`.
+    """
+    files = hub.list_files(name, **request.hub)
+    checkpoint = None
+    if request.checkpoint_index is not None or request.checkpoint_value is not None:
+        checkpoint = choose(name, request.checkpoint_index, request.checkpoint_value, files)
+    ending = "final.pth" if checkpoint is None else f"_{checkpoint.value}.pth"
+    weights = next((file for file in files if file.endswith(ending)), None)
+    if weights is None:
+        raise CheckpointError(f"{name} holds no file *{ending}; it holds {', '.join(files)}.")
+    fields: dict[str, Any] = dict(OTHELLO_FIELDS)
+    if name != OTHELLO:
+        fields = fields_of_json(json.loads(hub.fetch_file(name, "config.json", **request.hub).read_text()))
+    fields["model_name"] = name.rsplit("/", maxsplit=1)[-1]
+    if checkpoint is not None:
+        fields |= {"from_checkpoint": True, "checkpoint_index": checkpoint.index, "checkpoint_value": checkpoint.value,
+                   "checkpoint_label_type": checkpoint.kind}  # fmt: skip
+    return build(cls, fields, hub.fetch_file(name, weights, **request.hub), request, steps)
+
+
+def build(
+    cls: type[Any], fields: Mapping[str, Any], weights: Path, request: Request, steps: Mapping[str, bool]
+) -> Any:
+    """A model with these configuration fields and the state dict in this file."""
+    given = {"dtype": request.dtype, "device": None if request.device is None else str(request.device),
+             "init_weights": False}  # fmt: skip
+    cfg = HookedTransformerConfig.from_dict({**fields, **given, **request.overrides})
+    tokenizer = request.tokenizer
+    if tokenizer is None and cfg.tokenizer_name is not None:
+        tokenizer = load_tokenizer(cfg.tokenizer_name)
+    model = cls(cfg, tokenizer, move_to_device=False, default_padding_side=request.default_padding_side)
+    state = canonical_names(read_pth(weights), str(fields["original_architecture"]), cfg)
+    model.load_and_process_state_dict(state, **steps)
+    if request.move_to_device:
+        model.move_model_modules_to_device()
+    return model
+
+
+def read_pth(path: Path) -> dict[str, Tensor]:
+    """The state dict in a .pth file, read as tensors only: no code of the file runs.
+
+    Raises:
+        CheckpointError: it holds something else, or is damaged.
+    """
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as tensors only ({error}).") from error
+    return state
+
+
+def fields_of_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our configuration fields for a toy model's config.json.
+
+    Example:
+        >>> fields_of_json({"d_model": 8, "normalization": "LN", "shortformer_pos": True})["positional_embedding_type"]
+        'shortformer'
+    """
+    fields = {name: config[name] for name in SAME if config.get(name) is not None}
+    fields["normalization_type"] = config["normalization"] if "normalization" in config else config["normalization_type"]
+    fields["positional_embedding_type"] = "shortformer" if config.get("shortformer_pos") else "standard"
+    fields["tokenizer_name"] = config.get("tokenizer_name")
+    fields["original_architecture"] = "neel"
+    if fields.get("attn_only"):
+        fields.pop("d_mlp", None)
+    return fields
+
+
+def canonical_names(
+    state: Mapping[str, Tensor], architecture: str, cfg: HookedTransformerConfig
+) -> dict[str, Tensor]:
+    """The state dict under today's names: old ones called norms `norm`, and minGPT has names and layouts of its own."""
+    if architecture == "mingpt":
+        return _of_mingpt(state, cfg)
+    renamed = {re.sub(r"^ln(?=\.)", "ln_final", re.sub(r"norm", "ln", name)): value for name, value in state.items()}
+    return {name: value for name, value in renamed.items() if value.is_floating_point()}
+
+
+def _of_mingpt(state: Mapping[str, Tensor], cfg: HookedTransformerConfig) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    heads = (cfg.n_heads, cfg.d_head)
+    for name, value in state.items():
+        block, _, leaf = name.rpartition("blocks.")[2].partition(".")
+        prefix = f"blocks.{block}." if "blocks." in name else ""
+        leaf = leaf if prefix else name
+        if leaf == "pos_emb":
+            found["pos_embed.W_pos"] = value[0]
+        elif leaf in MINGPT:
+            transposed = leaf in ("head.weight", "mlp.0.weight", "mlp.2.weight")
+            found[prefix + MINGPT[leaf]] = value.T if transposed else value
+        elif leaf == "attn.proj.weight":
+            found[f"{prefix}attn.W_O"] = value.T.unflatten(0, heads)
+        elif leaf.startswith("attn.") and leaf.split(".")[1] in ("query", "key", "value"):
+            letter = leaf.split(".")[1][0].upper()
+            split = value.unflatten(0, heads)
+            if leaf.endswith("weight"):
+                found[f"{prefix}attn.W_{letter}"] = split.transpose(1, 2)
+            else:
+                found[f"{prefix}attn.b_{letter}"] = split
+        elif not leaf.endswith(".mask"):
+            raise CheckpointError(f"minGPT's state dict holds {name}, which is not known here.")
+    return found

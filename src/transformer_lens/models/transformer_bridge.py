@@ -1,0 +1,407 @@
+"""TransformerBridge: transformers' own model, its own numbers, and hook points everywhere."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from transformer_lens.cache.activation_cache import ActivationCache
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.errors import ConfigurationError
+from transformer_lens.hooks import HookedRootModule, HookPoint
+from transformer_lens.hooks.names import NameDict, native_aliases
+from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
+from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.hooked_transformer import Loss, Output
+from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
+from transformer_lens.wrapped.host import Start, WrappedHost
+from transformer_lens.wrapped.tree import grow
+from transformer_lens.wrapped.views import View, hook_point
+from transformer_lens.wrapped.wiring import Stopped
+
+Tokens = Int[Tensor, "batch pos"]
+
+
+class TransformerBridge(TextMethods, BridgeWeights, HookedRootModule):
+    """A transformers model as it is, with the hook points of this library.
+
+    Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
+    HF's eager attention. The model is not restructured: `parameters()` and `state_dict()` are its own. Hook points
+    answer to both spellings (`blocks.0.attn.q.hook_out` and `blocks.0.attn.hook_q`).
+
+    Make one with `boot_transformers`.
+
+    Attributes:
+        original_model: the transformers model.
+        cfg: what is known of it, in the words of this library.
+
+    Example:
+        >>> bridge = TransformerBridge.boot_transformers("demo", device="cpu")
+        >>> logits, cache = bridge.run_with_cache("The Eiffel Tower is in")
+        >>> bridge.to_string(logits[0, -1].argmax()), cache["pattern", 0].shape[:2]
+        (' Paris', torch.Size([1, 4]))
+    """
+
+    hook_aliases: ClassVar[dict[str, str]] = {
+        "hook_embed": "embed.hook_out",
+        "hook_pos_embed": "pos_embed.hook_out",
+        "hook_unembed": "unembed.hook_out",
+    }
+    cfg: TransformerBridgeConfig
+
+    def __init__(self, booted: Booted):
+        super().__init__()
+        cfg = booted.anatomy.cfg
+        assert isinstance(cfg, TransformerBridgeConfig)
+        self.cfg = cfg
+        self.codec = TextCodec(booted.tokenizer, n_ctx=cfg.n_ctx, default_prepend_bos=cfg.default_prepend_bos)
+        if booted.tokenizer is not None:
+            cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
+        self.host = WrappedHost(booted.model, booted.anatomy)
+        grow(self.host, self)
+        self.training = booted.model.training
+        self.setup()
+
+    @classmethod
+    def boot_transformers(
+        cls,
+        model_name: str = "",
+        hf_config_overrides: dict[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        tokenizer: Any = None,
+        load_weights: bool = True,
+        trust_remote_code: bool = False,
+        model_class: Any = None,
+        hf_model: Any = None,
+        n_ctx: int | None = None,
+        revision: str | None = None,
+        checkpoint_index: int | None = None,
+        checkpoint_value: int | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        max_memory: dict[Any, Any] | None = None,
+        offload_folder: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """The bridge over the model of this name.
+
+        Args:
+            model_name: "demo", an official name or alias, a model on the hub, or a folder. With `hf_model` a name only.
+            hf_config_overrides: fields of the HF configuration to set.
+            device: where the model goes; None: an accelerator if there is one. With `hf_model`: None leaves it.
+            dtype: of the weights; None: as transformers would load them.
+            tokenizer: used as it is; None: the model's own (with `hf_model`: none).
+            load_weights: False builds the model with new random weights.
+            trust_remote_code: let the model bring its own code.
+            model_class: the transformers class to load with; None: AutoModelForCausalLM.
+            hf_model: a model in memory. It is neither copied nor changed.
+            n_ctx: the longest text to cut to.
+            revision, checkpoint_index, checkpoint_value: which version of a model on the hub.
+            device_map, max_memory, offload_folder: as transformers' from_pretrained takes them.
+
+        Raises:
+            UnknownNameError: no model has this name.
+            UnsupportedModelError: where the parts of this model are is not known.
+            ConfigurationError: an argument that would have no effect.
+
+        Example:
+            >>> from transformers import GPT2Config, GPT2LMHeadModel
+            >>> hf_model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20, n_positions=16))
+            >>> bridge = TransformerBridge.boot_transformers(hf_model=hf_model)
+            >>> bridge.original_model is hf_model, bridge.W_Q.shape
+            (True, torch.Size([1, 2, 8, 4]))
+        """
+        if not model_name and hf_model is None:
+            raise ConfigurationError('Which model? Give a name, a folder or hf_model, e.g. boot_transformers("demo").')
+        request = BootRequest(
+            hf_config_overrides=hf_config_overrides, device=device, dtype=dtype, tokenizer=tokenizer,
+            load_weights=load_weights, trust_remote_code=trust_remote_code, model_class=model_class,
+            hf_model=hf_model, n_ctx=n_ctx, revision=revision, checkpoint_index=checkpoint_index,
+            checkpoint_value=checkpoint_value, device_map=device_map, max_memory=max_memory,
+            offload_folder=offload_folder,
+        )  # fmt: skip
+        return cls(boot(model_name or type(hf_model).__name__, request))
+
+    @property
+    def original_model(self) -> PreTrainedModel:
+        """The transformers model."""
+        return self.host.model
+
+    # --- names ----------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Name the hook points. Call it again after replacing any; an empty slot gets a new HookPoint."""
+        for slot in self.host.slots:
+            hook_point(slot.view, slot.leaf)
+        super().setup()
+
+    def other_spellings(self, names: list[str]) -> dict[str, str]:
+        """HookedTransformer's names of the points, and of what stands in client's modules there."""
+        aliases = native_aliases(names)
+        below = {
+            native + name[len(own) :]: name
+            for native, own in aliases.items()
+            for name in names
+            if name.startswith(f"{own}.")
+        }
+        return {**below, **aliases}
+
+    @property
+    def _hook_registry(self) -> dict[str, HookPoint]:
+        return dict(self.hook_dict)
+
+    def _collect_hook_aliases_from_registry(self) -> dict[str, str]:
+        return dict(self.hook_dict.aliases)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        child = self.__dict__.get("_modules", {}).get(name)
+        if isinstance(child, View) and isinstance(value, nn.Module):
+            child.put(value)
+        else:
+            super().__setattr__(name, value)
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: Any,
+        return_type: str | None = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits, loss, both or nothing, for text, token ids or embeddings; or a stream between layers.
+
+        Args:
+            input: a text, texts, token ids [batch, pos] or [pos], embeddings [batch, pos, d_model], or, with
+                start_at_layer, a stream.
+            return_type: "logits", "loss" (next-token cross-entropy in nats), "both" (a named tuple) or None. With None
+                the pass stops after the last layer at which a hook looks.
+            loss_per_token: one loss for each prediction, [batch, pos - 1], not their mean.
+            prepend_bos, padding_side: for text, as in `to_tokens`.
+            attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
+            start_at_layer: run only the layers from here on; `input` is the stream entering it. Negative: from the end.
+            stop_at_layer: return the stream entering this layer; nothing from it on runs. 0: the embeddings;
+                n_layers: the stream before ln_final; negative: from the end.
+            past_key_values: a transformers cache of the tokens before; extended by these.
+            kwargs: further inputs of the transformers model (position_ids, use_cache, …).
+
+        Raises:
+            ValueError: an input of the wrong shape, or a return type that is none of these.
+            MissingTokenizerError: text, for a model without tokenizer.
+        """
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f'return_type is "logits", "loss", "both" or None; got {return_type!r}.')
+        if unread := [name for name in kwargs if name.startswith("output_") or name == "return_dict"]:
+            raise ValueError(f"{', '.join(unread)}: a bridge returns logits and losses. Call bridge.original_model.")
+        n_layers = self.cfg.n_layers
+        begin, end = self._layer("start_at_layer", start_at_layer), self._layer("stop_at_layer", stop_at_layer)
+        tokens, given, mask = self._given(input, prepend_bos, padding_side, attention_mask, begin is not None)
+        inputs = {"use_cache": past_key_values is not None, **self._mask_inputs(mask, given.shape[1]), **kwargs}
+        inputs["input_ids" if tokens is not None else "inputs_embeds"] = given
+        if past_key_values is not None:
+            inputs["past_key_values"] = past_key_values
+        if return_type is None and end is None and past_key_values is None and self.host.last_live_layer() < n_layers:
+            end = self.host.last_live_layer() + 1
+        stream, output = self._run(inputs, begin, given, end)
+        if stop_at_layer is not None:
+            return stream
+        if return_type is None or output is None:
+            return None
+        if return_type == "logits":
+            return output.logits
+        if tokens is None:
+            raise ValueError(f'return_type="{return_type}" needs token ids to predict; give tokens, not embeddings.')
+        loss = self.loss_fn(output.logits, tokens, mask, per_token=loss_per_token)
+        return loss if return_type == "loss" else Output(output.logits, loss)
+
+    def _run(
+        self, inputs: dict[str, Any], begin: int | None, stream: Tensor, end: int | None
+    ) -> tuple[Tensor | None, Any]:
+        """The stream at which the pass stopped, or the output of the whole pass."""
+        host, n_layers = self.host, self.cfg.n_layers
+        start = None if begin is None else Start(host.path_of_layer(begin), stream)
+        layers = range(-1 if begin is None else begin, n_layers + 1 if end is None else end)
+        with host.skipping(begin or 0):
+            try:
+                with host.wired(layers, start, None if end is None else host.path_of_layer(end)):
+                    return None, host.model(**inputs)
+            except Stopped as stopped:
+                return stopped.stream, None
+
+    def _layer(self, argument: str, layer: int | None) -> int | None:
+        n_layers = self.cfg.n_layers
+        if layer is None:
+            return None
+        if not -n_layers <= layer <= n_layers:
+            raise ValueError(f"{argument} is from {-n_layers} to {n_layers}, for this model's layers; got {layer}.")
+        return layer % n_layers if layer < 0 else layer
+
+    def _given(
+        self, input: Any, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None, stream: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Token ids (None for embeddings), what enters the model, and which positions are tokens (None: all)."""
+        if not isinstance(input, Tensor):
+            encoded = self.codec.encode(
+                input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.device
+            )
+            if mask is None and not bool(encoded.attention_mask.all()):
+                mask = encoded.attention_mask
+            return encoded.tokens, encoded.tokens, mask
+        if stream or input.is_floating_point():
+            if input.ndim != 3 or not input.is_floating_point():
+                raise ValueError(f"A stream or embeddings have shape [batch, pos, d_model]; got {tuple(input.shape)}.")
+            return None, input, mask
+        tokens = input[None] if input.ndim == 1 else input
+        if tokens.ndim != 2:
+            raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
+        tokens = tokens.to(self.device)
+        if mask is None and self.tokenizer is not None:
+            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+        return tokens, tokens, mask
+
+    def _mask_shown_by(
+        self, tokens: Tokens, prepend_bos: bool | None, padding_side: PaddingSide | None
+    ) -> Int[Tensor, "batch pos"] | None:
+        # Bare ids carry no mask: left padding must be found; see HookedTransformer.
+        left = (padding_side or self.codec.padding_side) == "left"
+        if not left and tokens.shape[0] == 1:
+            return None
+        mask = self.codec.attention_mask(tokens, prepend_bos=self._prepends(prepend_bos), padding_side="left")
+        return mask if mask is None or left or bool(mask[:, 0].any()) else None
+
+    def _mask_inputs(self, mask: Tensor | None, length: int) -> dict[str, Tensor]:
+        if mask is None:
+            return {}
+        inputs = {"attention_mask": mask.to(self.device)}
+        if "position_ids" in inspect.signature(self.host.model.forward).parameters and not bool(mask[:, 0].all()):
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -length:]
+        return inputs
+
+    def loss_fn(
+        self,
+        logits: Float[Tensor, "batch pos d_vocab"],
+        tokens: Int[Tensor, "batch pos"],
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        per_token: bool = False,
+    ) -> Loss:
+        """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
+        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """What the model returns, and its activations as an ActivationCache (or a plain dict).
+
+        Args:
+            model_args: as for `forward`.
+            return_cache_object: False gives a plain dict.
+            remove_batch_dim: drop the batch axis, which must be 1.
+            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
+                incl_bwd, …).
+        """
+        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, store
+        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)
+
+    def to_tokens(
+        self,
+        input: Text,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        move_to_device: bool = True,
+        truncate: bool = True,
+    ) -> Int[Tensor, "batch pos"]:
+        """Token ids of a text (batch 1) or of several, padded to one length. See `TextCodec.to_tokens`."""
+        return self.codec.to_tokens(
+            input,
+            prepend_bos=self._prepends(prepend_bos),
+            padding_side=padding_side,
+            truncate=truncate,
+            device=self.device if move_to_device else None,
+        )
+
+    # --- flags ----------------------------------------------------------------------------------------------------
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether caching everything stores each head's output (naming its hook always works)."""
+        self.cfg.use_attn_result = use_attn_result
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Whether caching everything stores separate q, k and v inputs (naming their hooks always works)."""
+        if use_split_qkv_input and self.cfg.use_attn_in:
+            raise ConfigurationError("use_attn_in is on: one input for all three, or one for each, not both.")
+        self.cfg.use_split_qkv_input = use_split_qkv_input
+
+    def set_use_attn_in(self, use_attn_in: bool) -> None:
+        """Whether caching everything stores the attention input of each head (naming its hook always works)."""
+        if use_attn_in and self.cfg.use_split_qkv_input:
+            raise ConfigurationError("use_split_qkv_input is on: one input for all three, or one for each, not both.")
+        self.cfg.use_attn_in = use_attn_in
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
+        self.cfg.use_hook_mlp_in = use_hook_mlp_in
+
+    # --- as a module: the transformers model's own parameters, and those of clients' modules in the view tree --------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is."""
+        return next(self.host.model.parameters()).device
+
+    @property
+    def n_params_total(self) -> int:
+        """How many numbers the model holds, embeddings, norms and biases included."""
+        return sum(parameter.numel() for parameter in self.host.model.parameters())
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """The transformers model's parameters under its names, then those of clients' modules."""
+        seen: set[int] = set()
+        for source in (self.host.model.named_parameters, super().named_parameters):
+            for name, parameter in source(prefix, recurse, remove_duplicate):
+                if id(parameter) not in seen or not remove_duplicate:
+                    seen.add(id(parameter))
+                    yield name, parameter
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The transformers model's buffers under its names."""
+        return self.host.model.named_buffers(prefix, recurse, remove_duplicate)  # type: ignore[no-any-return]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The transformers model's own state dict."""
+        return self.host.model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state dict with the transformers model's names."""
+        return self.host.model.load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.host.model._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        weight = next(self.host.model.parameters())
+        self.cfg.device, self.cfg.dtype = str(weight.device), weight.dtype
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the transformers model to training mode, or out of it."""
+        self.host.model.train(mode)
+        return super().train(mode)

@@ -1,0 +1,134 @@
+"""The inside of attention, seen through the family's own code: its first product and its softmax.
+
+No attention is computed here. While a hook looks at scores or patterns, the pass runs HF's eager attention, and a
+function mode around the attention module's call sees its softmax: what enters it are the scores, what leaves it is the
+pattern. Queries and keys after rotation are what enters the first product (or scaled_dot_product_attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from transformer_lens.errors import TransformerLensError
+from transformer_lens.wrapped.sites import Site
+from transformer_lens.wrapped.wiring import Wiring
+
+Inner = Literal["rot_q", "rot_k", "attn_scores", "pattern"]
+PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
+SOFTMAXES = {torch.softmax, functional.softmax, Tensor.softmax}
+JOINS = {torch.cat}
+
+
+class UnseenAttentionError(TransformerLensError, RuntimeError):
+    """Attention ran without the step at which a hook looks."""
+
+
+@dataclass
+class AttentionPart(Site):
+    """Rotated queries or keys, scores, or the pattern.
+
+    Attributes:
+        path: the attention module.
+        part: which of them.
+        heads: query heads.
+        key_heads: key heads.
+        sinks: each softmax has one more entry, a learned sink, which is no part of scores and pattern.
+    """
+
+    path: str
+    part: Inner
+    heads: int
+    key_heads: int
+    sinks: bool = False
+
+    def __post_init__(self) -> None:
+        self.needs_eager = self.part in ("attn_scores", "pattern")
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        occupants = wiring.shared.get(("attention", self.path))
+        if occupants is None:
+            occupants = wiring.shared["attention", self.path] = {}
+            wiring.within(self.path, lambda: Watch(self, occupants), Watch.check)
+        occupants[self.part] = occupant
+
+
+class Watch(TorchFunctionMode):
+    """Sees one call of an attention module.
+
+    Args:
+        site: what kind of attention it is.
+        occupants: who looks at what.
+    """
+
+    def __init__(self, site: AttentionPart, occupants: dict[Inner, nn.Module]):
+        super().__init__()
+        self.site = site
+        self.occupants = occupants
+        self.waiting = set(occupants)
+
+    def check(self) -> None:
+        """Raise if a hook was not called.
+
+        Raises:
+            UnseenAttentionError: this attention ran without the step that a hook waits for.
+        """
+        if self.waiting:
+            names = ", ".join(f"{self.site.path}: {part}" for part in sorted(self.waiting))
+            raise UnseenAttentionError(
+                f"Attention ran without a softmax or product that could be seen, so these hooks did not fire: {names}. "
+                "Other hooks work; remove these."
+            )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """`func(*args, **kwargs)`, with the occupants in between."""
+        kwargs = kwargs or {}
+        # NOTE: some linear layers multiply by a plain matrix (Falcon); queries and keys have four axes.
+        if func in PRODUCTS and self.waiting & {"rot_q", "rot_k"} and args[0].ndim == args[1].ndim == 4:
+            query, key = self._rotated(args[0], args[1].transpose(-1, -2))
+            return func(query, key.transpose(-1, -2), *args[2:], **kwargs)
+        if func is functional.scaled_dot_product_attention and self.waiting & {"rot_q", "rot_k"}:
+            query, key = self._rotated(args[0], args[1])
+            return func(query, key, *args[2:], **kwargs)
+        if self.site.sinks and func in JOINS and "attn_scores" in self.waiting and len(args[0]) == 2:
+            return func([self._see("attn_scores", args[0][0]), args[0][1]], *args[1:], **kwargs)
+        if func in SOFTMAXES and self.waiting & {"attn_scores", "pattern"}:
+            return self._softmax(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        given, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+        pattern = func(self._see("attn_scores", given), *rest, **kwargs)
+        if not self.site.sinks:
+            return self._see("pattern", pattern)
+        real = pattern[..., :-1]
+        new = self._see("pattern", real)
+        return pattern if new is real else torch.cat([new, pattern[..., -1:]], -1)
+
+    def _see(self, part: Inner, tensor: Tensor) -> Tensor:
+        if part not in self.waiting:
+            return tensor
+        self.waiting.discard(part)
+        new: Tensor = self.occupants[part](tensor)
+        return new
+
+    def _rotated(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, head, pos, d_head] each; hooks see [batch, pos, head, d_head], keys once for each key head."""
+        shown = query.transpose(1, 2)
+        new = self._see("rot_q", shown)
+        query = query if new is shown else new.transpose(1, 2)
+        repeats = key.shape[1] // self.site.key_heads
+        shown = key[:, ::repeats].transpose(1, 2)
+        new = self._see("rot_k", shown)
+        if new is not shown:
+            key = new.transpose(1, 2).repeat_interleave(repeats, 1)
+        return query, key

@@ -1,0 +1,164 @@
+"""WrappedHost: a transformers model, where its parts are, and the hook points that look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from transformer_lens.errors import HookConflictError
+from transformer_lens.wrapped.anatomy import Anatomy, Weights
+from transformer_lens.wrapped.sites import HeadInputs, SharedHeadInput, Slot
+from transformer_lens.wrapped.wiring import Wiring
+
+
+class Start(NamedTuple):
+    """Where a pass begins, and the stream that enters there."""
+
+    path: str
+    stream: Tensor
+
+
+class WrappedHost:
+    """A transformers model with hooks that are there while a pass runs, and only where somebody looks.
+
+    The model is neither copied nor changed. Two hosts over one model do not see each other's hooks.
+
+    Args:
+        model: the transformers model.
+        anatomy: where its parts are.
+
+    Attributes:
+        slots: the places where hook points stand, in the order in which a pass comes by.
+    """
+
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy):
+        self.model = model
+        self.anatomy = anatomy
+        self.weights = Weights(anatomy, model)
+        self.slots: list[Slot] = []
+        self._wiring: Wiring | None = None
+
+    @contextmanager
+    def wired(self, layers: range | None = None, start: Start | None = None, stop_before: str | None = None) -> Iterator[None]:
+        """While this lasts, hook points see the model's passes. Inside another such context they do so once.
+
+        Args:
+            layers: hook points of other layers stay out; -1 is before the blocks, n_layers after them. None: all.
+            start: a module, and the stream that enters it in place of what would.
+            stop_before: raise `Stopped` where this module would be called.
+
+        Raises:
+            HookConflictError: hooks that cannot be computed together at one layer.
+        """
+        outer, live = self._wiring, []
+        if outer is None:
+            live = [slot for slot in self.slots if slot.live and (layers is None or slot.layer in layers)]
+            self._check_inputs(live)
+        wiring = Wiring(self.model)
+        self._wiring = outer or wiring
+        try:
+            if start is not None:
+                wiring.before(start.path, lambda _: start.stream)
+            if stop_before is not None:
+                wiring.stop_before(stop_before)
+            for slot in live:
+                occupant = slot.occupant
+                if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
+                    slot.site.wire(wiring, occupant)
+            with self._eager(any(slot.site.needs_eager for slot in live)):
+                yield
+        finally:
+            self._wiring = outer
+            wiring.close()
+
+    def _check_inputs(self, live: list[Slot]) -> None:
+        split = {slot.layer for slot in live if isinstance(slot.site, HeadInputs)}
+        cfg = self.anatomy.cfg
+        for slot in live:
+            if not isinstance(slot.site, SharedHeadInput):
+                continue
+            if slot.layer in split:
+                raise HookConflictError(
+                    f"hook_attn_in cannot be hooked together with hook_q_input, hook_k_input or hook_v_input at layer "
+                    f"{slot.layer}: one input for all three, or one for each."
+                )
+            if cfg.n_key_value_heads not in (None, cfg.n_heads):
+                raise HookConflictError(
+                    f"hook_attn_in gives each of {cfg.n_heads} heads its own input, but {cfg.n_key_value_heads} key "
+                    "heads are shared: hook hook_q_input, hook_k_input and hook_v_input."
+                )
+
+    def last_live_layer(self) -> int:
+        """The last layer at which somebody looks: -1 before the blocks (or nowhere), n_layers after them."""
+        return max((slot.layer for slot in self.slots if slot.live), default=-1)
+
+    def path_of_layer(self, layer: int) -> str:
+        """The module that the stream enters after `layer` layers: a block, or what comes after the last."""
+        if layer < self.anatomy.cfg.n_layers:
+            return self.anatomy.block.format(layer=layer)
+        return str(self.anatomy.path("ln_final") or self.anatomy.path("unembed.W_U"))
+
+    def has_module(self, path: str) -> bool:
+        """Whether the model has a module at this path now."""
+        module: Any = self.model
+        for name in path.split("."):
+            module = module._modules.get(name)
+            if module is None:
+                return False
+        return True
+
+    @contextmanager
+    def _eager(self, wanted: bool) -> Iterator[None]:
+        """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
+        configs = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
+        before = {key: config._attn_implementation for key, config in configs.items()}
+        try:
+            for config in configs.values():
+                config._attn_implementation = "eager"
+            yield
+        finally:
+            for key, config in configs.items():
+                config._attn_implementation = before[key]
+
+    @contextmanager
+    def skipping(self, count: int) -> Iterator[None]:
+        """While this lasts, the first `count` blocks pass their input on and compute nothing."""
+        blocks = [self.model.get_submodule(self.anatomy.block.format(layer=layer)) for layer in range(count)]
+        extra = self._extra_outputs() if count else None
+
+        def pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return hidden_states if extra is None else (hidden_states, *[None] * extra)
+
+        # NOTE: accelerate sets a forward of its own on a module that it moves.
+        own = [block.__dict__.get("forward") for block in blocks]
+        try:
+            for block in blocks:
+                block.__dict__["forward"] = pass_on
+            yield
+        finally:
+            for block, forward in zip(blocks, own, strict=True):
+                del block.__dict__["forward"]
+                if forward is not None:
+                    block.__dict__["forward"] = forward
+
+    def _extra_outputs(self) -> int | None:
+        """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
+        found: list[int | None] = []
+        block = self.model.get_submodule(self.anatomy.block.format(layer=0))
+
+        def see(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+
+        handle = block.register_forward_hook(see)
+        try:
+            with torch.no_grad():
+                token = torch.zeros(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+                self.model(token, use_cache=False)
+        finally:
+            handle.remove()
+        return found[0]

@@ -1,0 +1,251 @@
+"""Sites: where in a transformers model a hook point of the view tree sits, and how an edit there takes effect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lens.hooks import is_live
+from transformer_lens.wrapped.anatomy import Weights
+from transformer_lens.wrapped.columns import Columns
+from transformer_lens.wrapped.wiring import Wiring, keep_value
+
+ATTN = "blocks.{layer}.attn."
+
+
+class Site(ABC):
+    """A place in the forward pass. It belongs to a slot of the view tree, not to the HookPoint that sits there.
+
+    Attributes:
+        path: the module it is at.
+        needs_eager: whether it can be seen in HF's eager attention only.
+    """
+
+    path: str
+    needs_eager: bool = False
+
+    @abstractmethod
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """Have `occupant` called with the activation in this pass, and what it returns flow on."""
+
+
+@dataclass
+class Slot:
+    """A named place in the view tree with its site.
+
+    Attributes:
+        view: the module in which the hook point stands.
+        leaf: its attribute.
+        site: where it sits in the transformers model.
+        layer: the layer it lies in: -1 before the blocks, n_layers after them.
+    """
+
+    view: nn.Module
+    leaf: str
+    site: Site
+    layer: int
+
+    @property
+    def occupant(self) -> nn.Module | None:
+        """What stands there now: a HookPoint, or a client's own module."""
+        return self.view._modules.get(self.leaf)
+
+    @property
+    def live(self) -> bool:
+        """Whether the occupant must see its activation."""
+        occupant = self.occupant
+        return occupant is not None and is_live(occupant)
+
+
+@dataclass
+class Activation(Site):
+    """The first input or output of a module, seen through a view.
+
+    Attributes:
+        path: the module.
+        after: its output; else its input.
+        columns: the entries that are meant, in canonical shape; None: all.
+        times: what HF multiplies it by afterwards; the hook sees the product.
+        block: the layer, where tensors of [batch * pos, ...] are seen as [batch, pos, ...]; empty: as they are.
+    """
+
+    path: str
+    after: bool = True
+    columns: Columns | None = None
+    times: float = 1.0
+    block: str = ""
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        if self.block:
+            wiring.remember(self.block)
+        (wiring.after if self.after else wiring.before)(self.path, lambda tensor: self._through(tensor, wiring, occupant))
+
+    def _through(self, tensor: Tensor, wiring: Wiring, occupant: nn.Module) -> Tensor:
+        shown = in_rows(tensor, wiring.inputs.get(self.block))
+        if self.columns is not None:
+            shown = self.columns.read(shown)
+        if self.times != 1.0:
+            shown = shown * self.times
+        new = occupant(shown)
+        if new is shown:
+            return tensor
+        written = new / self.times if self.times != 1.0 else new
+        if self.columns is not None:
+            written = self.columns.write(tensor.view(*written.shape[: -self.columns.index.ndim], -1), written)
+        written = written.view(tensor.shape)
+        return keep_value(tensor, written) if self.times != 1.0 and torch.equal(new, shown) else written
+
+
+def in_rows(tensor: Tensor, stream: Tensor | None) -> Tensor:
+    """A tensor [batch * pos, ...] as [batch, pos, ...], like `stream`."""
+    if stream is None or tensor.ndim != 2:
+        return tensor
+    return tensor.view(*stream.shape[:2], *tensor.shape[1:])
+
+
+@dataclass
+class Stream(Site):
+    """The residual stream after attention.
+
+    HF adds attention's output to the stream and keeps both the sum's copies to itself, so an edit is made as a
+    difference: attention's output becomes what must be added to the stream to give the edited one.
+
+    Attributes:
+        path: the module whose output is added to the stream.
+        block: the layer, whose input is the stream.
+        times: what HF multiplies the output by before it is added.
+    """
+
+    path: str
+    block: str
+    times: float = 1.0
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        wiring.remember(self.block)
+
+        def through(output: Tensor) -> Tensor:
+            before = wiring.inputs[self.block]
+            stream = before + (output * self.times if self.times != 1.0 else output)
+            new = occupant(stream)
+            if new is stream:
+                return output
+            changed = (new - before) / self.times if self.times != 1.0 else new - before
+            return keep_value(output, changed) if torch.equal(new, stream) else changed
+
+        wiring.after(self.path, through)
+
+
+@dataclass
+class Result(Site):
+    """The output of each head: z · W_O, computed only while somebody looks. Their sum, plus b_O, is what flows on.
+
+    Attributes:
+        path: the output projection.
+        columns: where z lies in its input.
+        weights: the model's weights.
+        layer: which layer it is in.
+        times: what HF multiplies the output by afterwards; it is a part of W_O and b_O.
+    """
+
+    path: str
+    columns: Columns
+    weights: Weights
+    layer: int
+    times: float = 1.0
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+
+        def through(output: Tensor, heads: Tensor) -> Tensor:
+            W_O = self.weights.read(ATTN + "W_O", self.layer)
+            result = torch.einsum("bphk,hkd->bphd", self.columns.read(heads), W_O)
+            new = occupant(result)
+            if new is result:
+                return output
+            b_O = self.weights.find(ATTN, "b_O", self.layer)
+            changed = (new.sum(2) if b_O is None else new.sum(2) + b_O) / self.times
+            return keep_value(output, changed) if torch.equal(new, result) else changed
+
+        wiring.after(self.path, through, knows_input=True)
+
+
+@dataclass
+class HeadInputs(Site):
+    """The stream as each head of one projection reads it, before ln1.
+
+    Attributes:
+        path: the projection.
+        columns: where its heads lie in its output.
+        norm: ln1; None: attention reads the stream as it is.
+        stream: the module whose input that stream is.
+    """
+
+    path: str
+    columns: Columns
+    norm: str | None
+    stream: str
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        wiring.remember(self.stream)
+        projection = wiring.module(self.path)
+        norm = None if self.norm is None else wiring.module(self.norm)
+
+        def through(output: Tensor) -> Tensor:
+            stream = wiring.inputs[self.stream]
+            each = stream.unsqueeze(2).expand(-1, -1, self.columns.index.shape[0], -1)
+            new = occupant(each)
+            if new is each:
+                return output
+            # NOTE: forward, not a call: these are computed aside, and hooks on the modules are not to see them.
+            read = new if norm is None else norm.forward(new)
+            projected = self.columns.read(projection.forward(read))  # [batch, pos, head, head, d_head]
+            changed = self.columns.write(output, projected.diagonal(dim1=2, dim2=3).movedim(-1, 2))
+            return keep_value(output, changed) if torch.equal(new, each) else changed
+
+        wiring.after(self.path, through)
+
+
+@dataclass
+class SharedHeadInput(Site):
+    """The stream as each head reads it, one for its query, key and value.
+
+    Attributes:
+        parts: for each of the three, where its heads read.
+    """
+
+    parts: tuple[HeadInputs, ...]
+
+    def __post_init__(self) -> None:
+        self.path = self.parts[0].path
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        once = _Once(occupant)
+        wiring.before(self.parts[0].stream, once.forget)
+        for part in self.parts:
+            part.wire(wiring, once)
+
+
+class _Once(nn.Module):
+    """Calls a module at the first of several places, and gives the others the same result."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def forget(self, tensor: Tensor) -> Tensor:
+        self.seen = None
+        return tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.seen is None:
+            self.seen = (x, self.inner(x))
+        given, result = self.seen
+        return x if result is given else result

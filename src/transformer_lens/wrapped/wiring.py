@@ -1,0 +1,136 @@
+"""Wiring: the torch hooks of one pass through a transformers model. They are gone when the pass is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Change = Callable[[Tensor], Tensor]
+Mode = TypeVar("Mode", bound=TorchFunctionMode)
+ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error: it ends a pass early
+    """Raised inside a pass to end it at a layer; holds the stream that enters it."""
+
+    def __init__(self, stream: Tensor):
+        super().__init__("The pass was stopped at a layer.")
+        self.stream = stream
+
+
+class Wiring:
+    """Hooks on modules of one model, for one pass.
+
+    Args:
+        model: the transformers model.
+
+    Attributes:
+        inputs: what entered the modules that `remember` was called for, by path.
+        shared: what sites that work together keep here, by path.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.inputs: dict[str, Tensor] = {}
+        self.shared: dict[Any, Any] = {}
+        self._handles: list[Any] = []
+        self._modes: list[TorchFunctionMode] = []
+
+    def module(self, path: str) -> nn.Module:
+        """The module at a path."""
+        return self.model.get_submodule(path)
+
+    def before(self, path: str, change: Change) -> None:
+        """Let `change` see, and return, the first input of a module."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            name = None if args else next(iter(kwargs))
+            given = args[0] if name is None else kwargs[name]
+            new = change(given)
+            if new is given:
+                return None
+            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
+
+        self._handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after(self, path: str, change: Change | ChangeKnowing, knows_input: bool = False) -> None:
+        """Let `change` see, and return, the output of a module (the first, if there are several).
+
+        Args:
+            path: the module.
+            change: called with the output, and the module's first input if `knows_input`.
+            knows_input: see there.
+        """
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            several = isinstance(output, tuple)
+            given = output[0] if several else output
+            known = [args[0] if args else next(iter(kwargs.values()))] if knows_input else []
+            new = change(given, *known)
+            if new is given:
+                return None
+            return (new, *output[1:]) if several else new
+
+        self._handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
+
+    def remember(self, path: str) -> None:
+        """Keep what enters a module, changed by all that was wired before, in `inputs`."""
+        if ("input of", path) in self.shared:
+            return
+        self.shared["input of", path] = True
+
+        def keep(tensor: Tensor) -> Tensor:
+            self.inputs[path] = tensor
+            return tensor
+
+        self.before(path, keep)
+
+    def stop_before(self, path: str) -> None:
+        """End the pass where this module would be called."""
+
+        def stop(tensor: Tensor) -> Tensor:
+            raise Stopped(tensor)
+
+        self.before(path, stop)
+
+    def within(self, path: str, make_mode: Callable[[], Mode], check: Callable[[Mode], None]) -> None:
+        """Have a function mode watch every call of a module; `check` it after each call that returns."""
+        module = self.module(path)
+        entered: list[Mode] = []
+
+        def enter(module: nn.Module, args: Any) -> None:
+            mode = make_mode()
+            mode.__enter__()
+            self._modes.append(mode)
+            entered.append(mode)
+
+        def done(module: nn.Module, args: Any, output: Any) -> None:
+            check(entered[-1])
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            if entered:
+                entered.pop()
+                self._modes.pop().__exit__(None, None, None)
+
+        self._handles.append(module.register_forward_pre_hook(enter))
+        self._handles.append(module.register_forward_hook(done))
+        self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    def close(self) -> None:
+        """Take everything away again."""
+        while self._modes:
+            self._modes.pop().__exit__(None, None, None)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def keep_value(old: Tensor, new: Tensor) -> Tensor:
+    """`old` to the last bit, with the gradient of `new` (which equals it up to rounding)."""
+    if not new.requires_grad:
+        return old
+    return old.detach() + (new - new.detach())

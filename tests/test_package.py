@@ -1,0 +1,136 @@
+"""The package from outside: what importing it loads, which names it has, and the old paths."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import transformer_lens
+from transformer_lens import _legacy
+
+PUBLIC = {
+    "ActivationCache", "EasyTransformer", "EasyTransformerConfig", "FactoredMatrix", "HookPoint", "HookedRootModule",
+    "HookedTransformer", "HookedTransformerConfig", "HookedTransformerKeyValueCache",
+    "HookedTransformerKeyValueCacheEntry", "SVDInterpreter", "TransformerLensConfig", "TransformerLensKeyValueCache",
+    "TransformerLensKeyValueCacheEntry",
+}  # fmt: skip
+HEAVY = ("transformers", "pandas", "datasets", "matplotlib", "wandb", "plotly", "sklearn")
+SOURCE = Path(transformer_lens.__file__).parent
+
+
+def run(script):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import transformer_lens",
+        "from transformer_lens import HookedTransformer",
+        "from transformer_lens import ActivationCache, HookedTransformerConfig, FactoredMatrix",
+        "from transformer_lens.hook_points import HookPoint",
+        "import transformer_lens.utils as utils; utils.get_act_name('q', 0)",
+    ],
+)
+def test_importing_loads_nothing_heavy(statement):
+    loaded = run(f"import warnings; warnings.simplefilter('ignore'); {statement}; import sys; print(*sys.modules)")
+    assert {name.partition(".")[0] for name in loaded.split()} & set(HEAVY) == set()
+
+
+def test_importing_the_package_does_not_load_torch():
+    assert "torch" not in run("import transformer_lens, sys; print(*sys.modules)").split()
+
+
+def test_importing_leaves_global_state_alone():
+    script = """
+import random, torch, warnings
+state, filters, threads = torch.get_rng_state(), list(warnings.filters), torch.get_num_threads()
+drawn = random.getstate()
+import transformer_lens
+from transformer_lens import HookedTransformer
+assert torch.equal(torch.get_rng_state(), state) and random.getstate() == drawn
+assert torch.is_grad_enabled() and torch.get_num_threads() == threads
+assert torch.get_default_dtype() == torch.float32
+"""
+    run("import warnings; warnings.simplefilter('ignore')\n" + script)
+
+
+def test_public_names():
+    assert set(dir(transformer_lens)) >= PUBLIC
+    for name in PUBLIC:
+        assert getattr(transformer_lens, name) is not None
+    assert transformer_lens.EasyTransformer is transformer_lens.HookedTransformer
+    assert transformer_lens.HookedTransformerKeyValueCache is transformer_lens.TransformerLensKeyValueCache
+    assert transformer_lens.__version__.startswith("3.20")
+    with pytest.raises(AttributeError, match="no attribute 'HookedTransformers'"):
+        _ = transformer_lens.HookedTransformers
+
+
+@pytest.mark.parametrize("path", list(_legacy.MODULES))
+def test_old_paths(path):
+    module = importlib.import_module(f"transformer_lens.{path}")
+    for name in _legacy.MODULES[path]:
+        assert getattr(module, name, "missing") != "missing"
+    assert set(_legacy.MODULES[path]) <= set(dir(module))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = module.no_such_name
+
+
+def test_old_names_are_the_new_objects():
+    from transformer_lens.components import Attention
+    from transformer_lens.hook_points import HookedRootModule, HookPoint
+    from transformer_lens.HookedTransformer import HookedTransformer, Loss, Output
+    from transformer_lens.past_key_value_caching import HookedTransformerKeyValueCache
+    from transformer_lens.utils import get_act_name, lm_cross_entropy_loss
+
+    assert HookedTransformer is transformer_lens.HookedTransformer
+    assert HookPoint is transformer_lens.HookPoint
+    assert HookedRootModule is transformer_lens.HookedRootModule
+    assert HookedTransformerKeyValueCache is transformer_lens.TransformerLensKeyValueCache
+    assert Output._fields == ("logits", "loss")
+    assert Attention.__module__ == "transformer_lens.native.attention"
+    assert get_act_name("k6") == "blocks.6.attn.hook_k"
+    assert callable(lm_cross_entropy_loss)
+    assert Loss is not None
+
+
+def test_old_paths_as_attributes():
+    run(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import transformer_lens.past_key_value_caching, transformer_lens.components.mlps.gated_mlp\n"
+        "import transformer_lens.utilities.slice, transformer_lens\n"
+        "assert transformer_lens.past_key_value_caching.HookedTransformerKeyValueCache\n"
+        "assert transformer_lens.components.mlps.gated_mlp.GatedMLP is transformer_lens.components.GatedMLP\n"
+        "assert transformer_lens.utilities.slice.Slice\n"
+        "assert transformer_lens.hook_points.HookPoint is transformer_lens.HookPoint\n"
+    )
+
+
+def test_no_old_path_hides_a_file():
+    for path in _legacy.MODULES:
+        place = SOURCE.joinpath(*path.split("."))
+        assert not place.with_suffix(".py").exists(), path
+        assert not (place / "__init__.py").exists(), path
+
+
+STEPS = (
+    "from transformer_lens import HookedTransformer as a; assert isinstance(a, type)",
+    "from transformer_lens.HookedTransformer import HookedTransformer as b, Output; assert isinstance(b, type)",
+    "import transformer_lens; assert isinstance(transformer_lens.HookedTransformer, type)",
+)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+def test_the_class_stays_the_class_whatever_is_imported_first(order):
+    run("import warnings; warnings.simplefilter('ignore')\n" + "\n".join(STEPS[i] for i in [*order, *order]))
+
+
+def test_star_import():
+    run(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from transformer_lens.hook_points import *\nfrom transformer_lens.hooks import *\nHookPoint, HookedRootModule"
+    )
