@@ -1,8 +1,8 @@
 """Loading a checkpoint: peak anonymous memory against its size, and time against transformers.
 
-`python -m benchmarks.loading [megabytes]`. Each measurement is a fresh process; memory is RssAnon above what the process
-had before loading, so mapped file pages do not count. transformers maps files and reads them later; for a fair time
-each of its weights is touched once. Runs are interleaved, the median of five is shown.
+`python -m benchmarks.loading [width]`. Each measurement is a fresh process; memory is RssAnon above what it had before
+loading, so mapped file pages do not count. Files are mapped and read later, so each weight is touched once.
+Runs are interleaved, the median of five is shown.
 """
 
 import statistics
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+REPEATS = 5
 WAYS = ("transformers", "no processing", "processed", "hf_model")
 
 
@@ -46,14 +47,11 @@ class Peak:
         self.highest = max(self.highest, anonymous_bytes()) - self.start
 
 
-def load(way: str, folder: str) -> object:
-    if way == "transformers":
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        for parameter in model.parameters():
-            parameter.sum()
-        return model
+def load(way: str, folder: str) -> torch.nn.Module:
     from transformer_lens import HookedTransformer
 
+    if way == "transformers":
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if way == "hf_model":
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return HookedTransformer.from_pretrained_no_processing(folder, hf_model=hf, device="cpu")
@@ -69,7 +67,8 @@ def measure(way: str, folder: str) -> None:
         load(way, tiny)
     with Peak() as peak:
         begin = time.perf_counter()
-        load(way, folder)
+        for parameter in load(way, folder).parameters():
+            parameter.sum()
         seconds = time.perf_counter() - begin
     print(seconds, peak.highest)
 
@@ -93,7 +92,7 @@ def main(width: int) -> None:
             save(folder, width, kind)
             size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
             results: dict[str, list[tuple[float, int]]] = {way: [] for way in WAYS}
-            for _ in range(5):
+            for _ in range(REPEATS):
                 for way in WAYS:
                     command = [sys.executable, "-m", "benchmarks.loading", "--measure", way, folder]
                     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -101,9 +100,8 @@ def main(width: int) -> None:
             base = statistics.median(seconds for seconds, _ in results["transformers"])
             for way, runs in results.items():
                 seconds, peak = (statistics.median(column) for column in zip(*runs, strict=True))
-                print(
-                    f"{kind:8} {way:14} {seconds:8.2f} {seconds / base:15.2f} {peak / 2**20:6.0f} MB {peak / size:13.2f}"
-                )
+                ratios = f"{seconds / base:15.2f} {peak / 2**20:6.0f} MB {peak / size:13.2f}"
+                print(f"{kind:8} {way:14} {seconds:8.2f} {ratios}")
 
 
 if __name__ == "__main__":

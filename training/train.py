@@ -30,7 +30,7 @@ class Recipe:
     seed: int = 0
     steps: int = 2600
     first_lesson: int = 500
-    second_lesson: int = 500
+    second_lesson: int = 900
     rows: int = 8
     d_model: int = 128
     n_layers: int = 4

@@ -62,7 +62,7 @@ def test_a_module_in_a_slot_runs_and_is_hooked_and_a_bare_hook_point_restores_it
     assert inner.shape[-1] == 24
     torch.testing.assert_close((cache[f"{slot}.hook_sae_input"] @ sae.W).relu(), inner)
     _, alone = model.run_with_cache(TOKENS, names_filter=f"{slot}.hook_sae_acts_post", return_type=None)
-    assert torch.equal(alone[f"{slot}.hook_sae_acts_post"], inner)
+    torch.testing.assert_close(alone[f"{slot}.hook_sae_acts_post"], inner, atol=2e-5, rtol=2e-5)
     edited = model.run_with_hooks(TOKENS, fwd_hooks=[(f"{slot}.hook_sae_acts_post", lambda a, hook: a * 2)])
     assert not torch.allclose(edited, wanted)
     place(model, slot, HookPoint())

@@ -31,7 +31,9 @@ FALCON = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 3, "num_atte
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {**OLD, "n_inner": 40}),
-    "gpt2 (scores by layer)": ("gpt2", {**OLD, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
+    "gpt2 (scores by layer)": ("gpt2", {
+        **OLD, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True,
+    }),
     "gpt_neo": ("gpt_neo", {
         "vocab_size": 61, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "max_position_embeddings": 32,
         "window_size": 4, "attention_types": [[["global", "local", "local"], 1]],
@@ -88,6 +90,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "seed_oss": ("seed_oss", {**GQA, "head_dim": 8, "attention_out_bias": True}),
     "smollm3": ("smollm3", {**GQA, "no_rope_layers": [1, 0, 1]}),
     "qwen3_moe": ("qwen3_moe", {**GQA, **EXPERTS, "head_dim": 8, "num_experts": 4, "norm_topk_prob": True}),
+    "qwen2_moe": ("qwen2_moe", {
+        **GQA, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 20,
+        "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1,
+    }),
     "olmoe": ("olmoe", {**GQA, "num_experts_per_tok": 2, "num_experts": 4, "clip_qkv": 1.0}),
     "flex_olmo": ("flex_olmo", {**GQA, "num_experts_per_tok": 2, "num_experts": 4}),
     "granitemoe": ("granitemoe", {**GQA, **MULTIPLIERS, "num_experts_per_tok": 2, "num_local_experts": 4}),

@@ -40,7 +40,8 @@ def test_qwen_1_within_its_trained_length_is_a_qwen_2_with_other_names(tmp_path)
     hf = Qwen2ForCausalLM(config).eval()
     families.randomise(hf, 0)
     state = {}
-    renames = {"model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f", "model.layers": "transformer.h",
+    renames = {"model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f",
+               "model.layers": "transformer.h",
                "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2", "self_attn.o_proj": "attn.c_proj",
                "mlp.up_proj": "mlp.w1", "mlp.gate_proj": "mlp.w2", "mlp.down_proj": "mlp.c_proj"}  # fmt: skip
     given = hf.state_dict()
@@ -121,7 +122,10 @@ def test_packed_experts_of_gpt_oss(tmp_path):
                 for i in range(4):
                     low, high = int(blocks[e, o, g, i]) % 16, int(blocks[e, o, g, i]) // 16
                     power = 2.0 ** (int(scales[e, o, g]) - 127)
-                    weight[e, 8 * g + 2 * i, o], weight[e, 8 * g + 2 * i + 1, o] = VALUES[low] * power, VALUES[high] * power
+                    weight[e, 8 * g + 2 * i, o], weight[e, 8 * g + 2 * i + 1, o] = (
+                        VALUES[low] * power,
+                        VALUES[high] * power,
+                    )
             by_hand = weight.clone()
             table = torch.tensor(VALUES)
             halves = torch.stack([table[(blocks % 16).long()], table[(blocks // 16).long()]], -1).flatten(-2)
@@ -190,5 +194,5 @@ def test_min_gpt(tmp_path):
         }.items()}  # fmt: skip
     state = {name: value.detach().clone() for name, value in state.items()}
     torch.testing.assert_close(build(fields, state, tmp_path)(TOKENS), made(TOKENS), atol=1e-5, rtol=0)
-    with pytest.raises(CheckpointError, match="blocks.0.odd"):
+    with pytest.raises(CheckpointError, match=r"blocks.0.odd"):
         build(fields, state | {"blocks.0.odd": torch.ones(1)}, tmp_path)

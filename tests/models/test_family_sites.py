@@ -49,7 +49,11 @@ def test_an_edit_at_each_hook_moves_the_logits(model):
         return value + 0.5 * torch.randn(value.shape, generator=generator).clamp(-2, 2)
 
     for name, value in cache.items():
-        if name.endswith(SILENT) or (name.startswith("blocks.") and f"blocks.{LAYER}." not in name) or not value.numel():
+        if (
+            name.endswith(SILENT)
+            or (name.startswith("blocks.") and f"blocks.{LAYER}." not in name)
+            or not value.numel()
+        ):
             continue
         moved = model.run_with_hooks(TOKENS, fwd_hooks=[(name, disturb)])
         assert not torch.allclose(moved, clean, atol=1e-4), name

@@ -97,7 +97,9 @@ def test_shards_and_bin_files_give_the_same_weights(folder, tmp_path_factory):
         state = load(other).state_dict()
         assert all(torch.equal(state[name], value) for name, value in wanted.items())
     (sharded / "b.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model.safetensors.index.json names b.safetensors, which .* does not hold"):
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors.index.json names b.safetensors, which .* does not hold"
+    ):
         load(sharded)
 
 
@@ -227,7 +229,10 @@ def test_a_file_that_is_no_safetensors_or_runs_code(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("transformer.h.1.ln_2.bias"), r"model.safetensors lacks transformer.h.1.ln_2.bias, which GPT-2"),
+        (
+            lambda t: t.pop("transformer.h.1.ln_2.bias"),
+            r"model.safetensors lacks transformer.h.1.ln_2.bias, which GPT-2",
+        ),
         (lambda t: t.update({"odd.one": torch.ones(1)}), r"model.safetensors holds odd.one, which GPT-2"),
         (
             lambda t: t.update({"transformer.wpe.weight": torch.ones(63, 16)}),
@@ -243,7 +248,7 @@ def test_a_checkpoint_that_disagrees_with_its_configuration(folder, change, mess
 
 
 def test_arguments_that_are_unknown_or_have_no_effect(folder):
-    with pytest.raises(ConfigurationError, match="no argument 'n_ctxx'. Nearest: n_ctx"):
+    with pytest.raises(ConfigurationError, match=r"no argument 'n_ctxx'. Nearest: n_ctx"):
         load(folder, n_ctxx=3)
     with pytest.raises(ConfigurationError, match="revision has no effect on a folder"):
         load(folder, revision="main")
@@ -325,7 +330,12 @@ def test_the_token_and_the_hub_arguments_are_passed_on(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setenv("HF_TOKEN", "secret")
     load("someone/model", revision="r1", cache_dir="here")
-    assert (seen["name"], seen["token"], seen["revision"], seen["cache_dir"]) == ("someone/model", "secret", "r1", "here")
+    assert (seen["name"], seen["token"], seen["revision"], seen["cache_dir"]) == (
+        "someone/model",
+        "secret",
+        "r1",
+        "here",
+    )
 
 
 def test_too_many_requests_are_retried_only_when_asked(monkeypatch):

@@ -47,7 +47,13 @@ def test_training_checkpoints_by_index_and_by_value():
 
 
 def test_checkpoints_of_toy_models_are_files():
-    files = ["config.json", "model_final.pth", "checkpoints/m_200.pth", "checkpoints/m_30.pth", "checkpoints/readme.txt"]
+    files = [
+        "config.json",
+        "model_final.pth",
+        "checkpoints/m_200.pth",
+        "checkpoints/m_30.pth",
+        "checkpoints/readme.txt",
+    ]
     chosen = choose("NeelNanda/GELU_1L512W_C4_Code", 0, None, files)
     assert (chosen.value, chosen.kind, chosen.revision) == (30, "token", None)
 

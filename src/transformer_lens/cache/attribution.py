@@ -81,8 +81,8 @@ def logit_attrs(
 ) -> Float[Tensor, "component *batch_and_pos_out"]:
     """What each part adds to logits or their differences. See `ActivationCache.logit_attrs`."""
     stack = _rows(run, residual_stack, batch_slice, has_batch_dim)
-    batched = has_batch_dim and run.has_batch_dim and as_slice(batch_slice).mode != "int"
-    place = _Place(run, stack, batched, as_slice(pos_slice), as_slice(batch_slice))
+    came_batched = has_batch_dim and run.has_batch_dim
+    place = _Place(run, stack, came_batched, as_slice(pos_slice), as_slice(batch_slice))
     direction = place.directions(tokens)
     if incorrect_tokens is not None:
         direction = direction - place.directions(incorrect_tokens)
@@ -100,8 +100,10 @@ def logit_attrs(
 class _Place:
     """Where the rows of a stack stand, for tokens to be laid beside them."""
 
-    def __init__(self, run: Run, stack: Tensor, batched: bool, positions: Slice, rows: Slice):
+    def __init__(self, run: Run, stack: Tensor, came_batched: bool, positions: Slice, rows: Slice):
+        batched = came_batched and rows.mode != "int"
         self.run = run
+        self.came_batched = came_batched
         self.axes = stack.shape[1:-1]
         self.batch = self.axes[0] if batched else None
         self.rows = rows
@@ -124,7 +126,7 @@ class _Place:
         given = tuple(ids.shape)
         if ids.numel() == 1:
             return ids.reshape(())
-        if ids.ndim == 1 and self.batch is None and self.rows.mode != "int":
+        if ids.ndim == 1 and not self.came_batched:
             picked = self._picked(ids, 0, self.length, self.positions)
         elif ids.ndim == 1:
             picked = self._picked(ids, 0, self.batch, self.rows)

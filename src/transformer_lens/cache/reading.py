@@ -56,7 +56,7 @@ class Reading:
         return (wide if self.onto is None else wide @ self.onto.to(wide)).to(x.dtype)
 
     def divided(
-        self, x: Float[Tensor, "*rows last"], *scales: Float[Tensor, "*rows 1"] | None
+        self, x: Float[Tensor, "*rows last"], *scales: Float[Tensor, "*batch_and_pos 1"] | None
     ) -> Float[Tensor, "*rows last"]:
         """X divided by these scales and by that of the norm the stream is read through; in x's dtype."""
         product: Tensor | None = None

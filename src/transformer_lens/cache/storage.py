@@ -58,7 +58,7 @@ def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous().clone()
 
 
-def _parts(owner: Readout | LayerReadout) -> Iterator[tuple[str, Any]]:
+def _parts(owner: Readout | LayerReadout | NormReadout) -> Iterator[tuple[str, Any]]:
     """The readouts inside one, by their place in it."""
     for field in fields(owner):
         value = getattr(owner, field.name)

@@ -32,6 +32,7 @@ NEEDS = {
     "softmax_over_chosen_experts": ("num_experts",),
     "expert_biases": ("num_experts",),
     "clamped_glu_limit": ("num_experts",),
+    "d_shared_expert": ("num_experts",),
     "qk_norm_across_heads": ("use_qk_norm",),
     "ungroup_grouped_query_attention": ("n_key_value_heads",),
     "yarn_global_attn_only": ("use_local_attn",),

@@ -42,7 +42,8 @@ class HookedTransformerConfig(TransformerLensConfig):
         clip_qkv: clamp queries, keys and values to [-clip, clip].
         num_experts, experts_per_token, norm_topk_prob: mixture of experts. softmax_over_chosen_experts: the router's
             softmax is over the chosen ones alone. expert_biases: experts and router have biases. clamped_glu_limit:
-            experts compute act(min(gate, limit)) * (clamp(in, -limit, limit) + 1) (gpt-oss).
+            experts compute act(min(gate, limit)) * (clamp(in, -limit, limit) + 1) (gpt-oss). d_shared_expert: width
+            of one more expert that every token goes to.
         d_vocab_out: size of the output vocabulary; -1 means d_vocab (and d_vocab=-1: as the model's tokenizer says).
         tokenizer_name: of the tokenizer to load where none is given; trust_remote_code is for that.
         tokenizer_prepends_bos: whether the tokenizer starts a text with BOS by itself; found by the model.
@@ -125,6 +126,7 @@ class HookedTransformerConfig(TransformerLensConfig):
     softmax_over_chosen_experts: bool = False
     expert_biases: bool = False
     clamped_glu_limit: float | None = None
+    d_shared_expert: int | None = None
     use_normalization_after_only: bool = False
     qk_norm_across_heads: bool = False
     rotary_layers: list[int] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -90,3 +91,9 @@ class GenerationAdapter(PreTrainedModel, GenerationMixin):
             entries = [_Layer(past_key_values, layer) for layer in range(model.cfg.n_layers)]
         residual = model.run_blocks(residual, frame, position, entries)
         return CausalLMOutputWithPast(logits=model.last_logits(residual), past_key_values=past_key_values)
+
+
+@singledispatch
+def driver_of(model: Any, padded: bool) -> Any:
+    """What transformers' generate is called on, for a model of ours; each kind of host registers its own."""
+    return GenerationAdapter(model, padded)

@@ -20,9 +20,8 @@ from transformers import (
 )
 
 from transformer_lens.errors import ConfigurationError, nearest
-from transformer_lens.generation.adapter import GenerationAdapter
+from transformer_lens.generation.adapter import driver_of
 from transformer_lens.generation.options import GenerationOptions
-from transformer_lens.native.transformer import NativeTransformer
 
 
 class _FrequencyPenalty(LogitsProcessor):
@@ -65,7 +64,7 @@ class _Progress(StoppingCriteria):
 
 
 def generate(
-    model: NativeTransformer,
+    model: Any,
     tokens: Int[Tensor, "batch pos"] | None,
     options: GenerationOptions,
     *,
@@ -78,7 +77,7 @@ def generate(
     Hooks on the model run at each step; with a key-value cache a step sees the new tokens only.
 
     Args:
-        model: the native transformer.
+        model: the native transformer, or a wrapped one.
         tokens: what to continue; None if embeddings are given.
         options: how.
         embeddings: a stream of embeddings to continue, in place of tokens.
@@ -92,7 +91,7 @@ def generate(
 
 
 def generate_stream(
-    model: NativeTransformer,
+    model: Any,
     tokens: Int[Tensor, "batch pos"],
     options: GenerationOptions,
     *,
@@ -124,7 +123,7 @@ def generate_stream(
 
 
 def _run(
-    model: NativeTransformer,
+    model: Any,
     tokens: Tensor | None,
     embeddings: Tensor | None,
     attention_mask: Tensor | None,
@@ -152,7 +151,7 @@ def _run(
         inputs["past_key_values"] = cache
     mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
     with tqdm(total=options.max_new_tokens, disable=not options.verbose, leave=False) as bar:
-        return GenerationAdapter(model, padded).generate(
+        return driver_of(model, padded).generate(
             **inputs,
             attention_mask=attention_mask if padded else mask,
             generation_config=GenerationConfig(**options.settings()),
@@ -171,7 +170,7 @@ def _check_names(settings: dict[str, Any]) -> None:
         raise ConfigurationError(f"generate has no setting {', '.join(map(repr, unknown))}. {near}".strip())
 
 
-def _check_room(model: NativeTransformer, length: int, mask: Tensor | None, new: int) -> None:
+def _check_room(model: Any, length: int, mask: Tensor | None, new: int) -> None:
     if model.cfg.positional_embedding_type not in ("standard", "shortformer"):
         return
     longest = length if mask is None else int(mask.sum(1).max())

@@ -173,6 +173,8 @@ def _check_parameters(anatomy: Anatomy, model: PreTrainedModel) -> None:
     if extra or missing:
         raise UnsupportedModelError(
             f"This {type(model).__name__} is not as {anatomy.spec.name} is known: "
-            + "; ".join(f"{what} {', '.join(names[:5])}" for what, names in (("unknown", extra), ("missing", missing)) if names)
+            + "; ".join(
+                f"{what} {', '.join(names[:5])}" for what, names in (("unknown", extra), ("missing", missing)) if names
+            )
             + "."
         )

@@ -30,7 +30,7 @@ class HubError(TransformerLensError, OSError):
 
 
 def fetch(name: str, **arguments: Any) -> Path:
-    """The local folder of a model on the hub: configuration, tokenizer and one set of weights, safetensors if there are.
+    """The local folder of a model on the hub: configuration, tokenizer and weights, safetensors if there are any.
 
     What is cached is not fetched again. HF_TOKEN is passed on. With TRANSFORMERLENS_HF_RETRY=1, a call that the hub
     refuses for too many requests (429) is repeated up to three times.

@@ -29,7 +29,7 @@ def config_of_model(hf_config: Any) -> HFConfig:
 
 
 def config_of_folder(folder: Path) -> HFConfig:
-    """The configuration in a folder's config.json, with the defaults that transformers fills in. No code of the folder runs.
+    """The configuration in a folder's config.json, with transformers' defaults. No code of the folder runs.
 
     Raises:
         FileNotFoundError: the folder has no config.json.

@@ -82,7 +82,9 @@ def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool])
         source = open_folder(found.folder)
         if found.config.fields.get("quantization_config"):  # a spec that takes it means these
             source = UnpackedSource(source)
-    model = cls(cfg, _tokenizer(found, request), move_to_device=False, default_padding_side=request.default_padding_side)
+    model = cls(
+        cfg, _tokenizer(found, request), move_to_device=False, default_padding_side=request.default_padding_side
+    )
     _place(model, canonical_state(plan, source), share=source.lends)
     model.origin = Origin(spec, found.config.fields, plan.sizes, plan.tied, plan.kept)
     process(model, steps)

@@ -112,7 +112,11 @@ def _check_nothing_left(state: dict[str, Tensor], used: set[str], spec: Spec) ->
     left = []
     for name in sorted(state.keys() - used):
         neutral = 1.0 if name.endswith(".w") else 0.0
-        if not name.startswith("_") and not bool((state[name] == neutral).all()) and not name.endswith((".beta", ".eps")):
+        if (
+            not name.startswith("_")
+            and not bool((state[name] == neutral).all())
+            and not name.endswith((".beta", ".eps"))
+        ):
             left.append(name)
     if left:
         raise NotRepresentableError(
@@ -133,7 +137,9 @@ def _build(
     tied = {weight.hf for weight in plan.spec.weights if weight.tied and plan.tied}
     lacking = sorted(name for name in set(missing) - tied if not plan.spec.ignores(name))
     if lacking or unexpected:
-        raise NotRepresentableError(f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}.")
+        raise NotRepresentableError(
+            f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}."
+        )
     model.tie_weights()
     return model.eval()
 

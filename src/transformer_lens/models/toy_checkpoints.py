@@ -65,9 +65,7 @@ def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool])
     return build(cls, fields, hub.fetch_file(name, weights, **request.hub), request, steps)
 
 
-def build(
-    cls: type[Any], fields: Mapping[str, Any], weights: Path, request: Request, steps: Mapping[str, bool]
-) -> Any:
+def build(cls: type[Any], fields: Mapping[str, Any], weights: Path, request: Request, steps: Mapping[str, bool]) -> Any:
     """A model with these configuration fields and the state dict in this file."""
     given = {"dtype": request.dtype, "device": None if request.device is None else str(request.device),
              "init_weights": False}  # fmt: skip
@@ -104,7 +102,9 @@ def fields_of_json(config: Mapping[str, Any]) -> dict[str, Any]:
         'shortformer'
     """
     fields = {name: config[name] for name in SAME if config.get(name) is not None}
-    fields["normalization_type"] = config["normalization"] if "normalization" in config else config["normalization_type"]
+    fields["normalization_type"] = (
+        config["normalization"] if "normalization" in config else config["normalization_type"]
+    )
     fields["positional_embedding_type"] = "shortformer" if config.get("shortformer_pos") else "standard"
     fields["tokenizer_name"] = config.get("tokenizer_name")
     fields["original_architecture"] = "neel"
@@ -113,9 +113,7 @@ def fields_of_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def canonical_names(
-    state: Mapping[str, Tensor], architecture: str, cfg: HookedTransformerConfig
-) -> dict[str, Tensor]:
+def canonical_names(state: Mapping[str, Tensor], architecture: str, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
     """The state dict under today's names: old ones called norms `norm`, and minGPT has names and layouts of its own."""
     if architecture == "mingpt":
         return _of_mingpt(state, cfg)

@@ -15,9 +15,11 @@ from transformers import PreTrainedModel
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
-from transformer_lens.hooks import HookedRootModule, HookPoint
+from transformer_lens.hooks import HookPoint
 from transformer_lens.hooks.names import NameDict, native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
+from transformer_lens.models.bridge_generating import BridgeGenerating
+from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
 from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
@@ -31,7 +33,7 @@ from transformer_lens.wrapped.wiring import Stopped
 Tokens = Int[Tensor, "batch pos"]
 
 
-class TransformerBridge(TextMethods, BridgeWeights, HookedRootModule):
+class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
@@ -209,7 +211,11 @@ class TransformerBridge(TextMethods, BridgeWeights, HookedRootModule):
             raise ValueError(f"{', '.join(unread)}: a bridge returns logits and losses. Call bridge.original_model.")
         n_layers = self.cfg.n_layers
         begin, end = self._layer("start_at_layer", start_at_layer), self._layer("stop_at_layer", stop_at_layer)
-        tokens, given, mask = self._given(input, prepend_bos, padding_side, attention_mask, begin is not None)
+        if begin is None:
+            tokens, given, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
+            given = given if tokens is None else tokens
+        else:
+            tokens, given, mask = None, input, attention_mask
         inputs = {"use_cache": past_key_values is not None, **self._mask_inputs(mask, given.shape[1]), **kwargs}
         inputs["input_ids" if tokens is not None else "inputs_embeds"] = given
         if past_key_values is not None:
@@ -250,20 +256,20 @@ class TransformerBridge(TextMethods, BridgeWeights, HookedRootModule):
             raise ValueError(f"{argument} is from {-n_layers} to {n_layers}, for this model's layers; got {layer}.")
         return layer % n_layers if layer < 0 else layer
 
-    def _given(
-        self, input: Any, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None, stream: bool
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Token ids (None for embeddings), what enters the model, and which positions are tokens (None: all)."""
+    def _tokens_of(
+        self, input: Any, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Token ids or embeddings, and which positions are tokens rather than padding (None: all)."""
         if not isinstance(input, Tensor):
             encoded = self.codec.encode(
                 input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.device
             )
             if mask is None and not bool(encoded.attention_mask.all()):
                 mask = encoded.attention_mask
-            return encoded.tokens, encoded.tokens, mask
-        if stream or input.is_floating_point():
-            if input.ndim != 3 or not input.is_floating_point():
-                raise ValueError(f"A stream or embeddings have shape [batch, pos, d_model]; got {tuple(input.shape)}.")
+            return encoded.tokens, None, mask
+        if input.is_floating_point():
+            if input.ndim != 3:
+                raise ValueError(f"Embeddings have shape [batch, pos, d_model]; got {tuple(input.shape)}.")
             return None, input, mask
         tokens = input[None] if input.ndim == 1 else input
         if tokens.ndim != 2:
@@ -271,7 +277,7 @@ class TransformerBridge(TextMethods, BridgeWeights, HookedRootModule):
         tokens = tokens.to(self.device)
         if mask is None and self.tokenizer is not None:
             mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
-        return tokens, tokens, mask
+        return tokens, None, mask
 
     def _mask_shown_by(
         self, tokens: Tokens, prepend_bos: bool | None, padding_side: PaddingSide | None

@@ -69,9 +69,9 @@ class GatedMLP(MLP):
 class Expert(nn.Module):
     """One expert: an MLP, gated or plain, over the tokens routed to it; without biases but for gpt-oss."""
 
-    def __init__(self, cfg: HookedTransformerConfig):
+    def __init__(self, cfg: HookedTransformerConfig, width: int | None = None):
         super().__init__()
-        d_mlp, bias, dtype = _width(cfg), cfg.expert_biases, cfg.dtype
+        d_mlp, bias, dtype = width or _width(cfg), cfg.expert_biases, cfg.dtype
         self.W_in = nn.Linear(cfg.d_model, d_mlp, bias=bias, dtype=dtype)
         self.W_out = nn.Linear(d_mlp, cfg.d_model, bias=bias, dtype=dtype)
         self.W_gate = nn.Linear(cfg.d_model, d_mlp, bias=bias, dtype=dtype) if cfg.gated_mlp else None
@@ -100,6 +100,7 @@ class MoE(nn.Module):
     Attributes:
         W_gate: the router, a Linear(d_model, num_experts), with a bias where experts have biases.
         experts: the experts.
+        shared: one more expert, for every token, weighted by the sigmoid of W_shared (where cfg.d_shared_expert is set).
     """
 
     def __init__(self, cfg: HookedTransformerConfig):
@@ -110,6 +111,9 @@ class MoE(nn.Module):
         self.num_experts, self.experts_per_token = cfg.num_experts, cfg.experts_per_token
         self.W_gate = nn.Linear(cfg.d_model, cfg.num_experts, bias=cfg.expert_biases, dtype=cfg.dtype)
         self.experts = nn.ModuleList(Expert(cfg) for _ in range(cfg.num_experts))
+        if cfg.d_shared_expert is not None:
+            self.shared = Expert(cfg, cfg.d_shared_expert)
+            self.W_shared = nn.Linear(cfg.d_model, 1, bias=False, dtype=cfg.dtype)
         self.hook_expert_weights = HookPoint()  # [batch * pos, expert]
         self.hook_expert_indices = HookPoint()  # [batch * pos, chosen]
 
@@ -122,7 +126,10 @@ class MoE(nn.Module):
         weights = probabilities.gather(-1, chosen)
         if self.cfg.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
-        return self._combine(tokens, weights.to(x.dtype), chosen).view(x.shape)
+        output = self._combine(tokens, weights.to(x.dtype), chosen)
+        if self.cfg.d_shared_expert is not None:
+            output = output + self.W_shared(tokens).sigmoid() * self.shared(tokens)
+        return output.view(x.shape)
 
     def _probabilities(self, logits: Float[Tensor, "token expert"]) -> Float[Tensor, "token expert"]:
         if self.cfg.softmax_over_chosen_experts:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from transformer_lens.patching.interventions import Intervention
+from transformer_lens.patching.sweep import sweep
 
 
 @torch.no_grad()
@@ -21,8 +23,8 @@ def patch_residual(
 ) -> Float[Tensor, "layer pos"]:
     """The metric of the corrupted run with the clean stream put in, for each layer and position.
 
-    One run for each layer: its rows are the positions, and layers before the patched one are not run again. The
-    numbers are those of one run for each patch. Source: Meng et al., arXiv 2202.05262 (causal tracing).
+    A sweep (`transformer_lens.patching.sweep`) with a cell for each; the numbers are those of one run for each patch.
+    Source: Meng et al., arXiv 2202.05262 (causal tracing).
 
     Args:
         model: the model.
@@ -50,12 +52,6 @@ def patch_residual(
             f"{tuple(corrupted.shape)} tokens."
         )
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
-    _, clean_cache = model.run_with_cache(clean, return_type=None, names_filter=names)
-    _, corrupted_cache = model.run_with_cache(corrupted, return_type=None, names_filter=names)
-    positions = torch.arange(clean.shape[1])
-    rows = []
-    for layer in tqdm(range(model.cfg.n_layers), disable=not verbose, leave=False):
-        streams = corrupted_cache["resid_pre", layer].repeat(len(positions), 1, 1)
-        streams[positions, positions] = clean_cache["resid_pre", layer][0]
-        rows.append(metric(model(streams, start_at_layer=layer)))
-    return torch.stack(rows)
+    _, cache = model.run_with_cache(clean, return_type=None, names_filter=names)
+    cells = [Intervention(name, cache, pos=position) for name in names for position in range(clean.shape[1])]
+    return sweep(model, corrupted, cells, metric, verbose=verbose).reshape(len(names), clean.shape[1])

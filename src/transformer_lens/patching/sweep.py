@@ -8,7 +8,7 @@ one run for each cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.patching.interventions import Cell, Intervention, interventions_of
 from transformer_lens.patching.metrics import LogitDifference, Metric
+
+LOGITS_AT_ONCE = 50_000_000  # numbers: 200 MB in float32
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def sweep(
             for start in range(0, len(members), size):
                 wave = members[start : start + size]
                 stream = _run_wave(model, plain, cells, first, wave)
-                for (_, cell), rows in zip(wave, stream.split(batch), strict=True):
-                    results[cell] = _measure(model, plain, metric, rows, first)
+                for (_, cell), result in zip(wave, _measure(model, plain, metric, stream, first), strict=True):
+                    results[cell] = result
                 bar.update(len(wave))
     return torch.stack([result for result in results if result is not None])
 
@@ -162,8 +164,8 @@ def _first_change(intervention: Intervention, plain: _Plain) -> int | None:
         return positions[0]
     part = plain.cache[intervention.hook][intervention.index(positions)]
     value = intervention.new_value(part, positions)
-    # Another run's activations differ in the last bits also where nothing changed; a value that is given counts as it is.
-    noise = 1e-6 * float(part.abs().max()) if isinstance(intervention.value, Mapping) and part.numel() else 0.0
+    # Another run differs in the last bits also where nothing changed; a value that is given counts as it is.
+    noise = 1e-5 * float(part.abs().max()) if isinstance(intervention.value, Mapping) and part.numel() else 0.0
     differs = (value - part).abs() > noise
     found = differs.movedim(intervention.position_axis, 0).flatten(1).any(1).nonzero()
     return positions[int(found[0])] if len(found) else None
@@ -238,12 +240,20 @@ def _hooks(
 
 
 def _measure(
-    model: Any, plain: _Plain, metric: Metric, stream: Float[Tensor, "batch pos d_model"], first: int
-) -> Tensor:
+    model: Any, plain: _Plain, metric: Metric, stream: Float[Tensor, "row pos d_model"], first: int
+) -> Iterator[Tensor]:
+    """The metric of each cell, from the last stream of its rows."""
+    batch, _, d_vocab = plain.logits.shape
     if isinstance(metric, LogitDifference):
         position = range(plain.n_positions)[metric.pos]
         if position < first:
-            return metric(plain.logits)
-        logits = model.logits_of(stream[:, position - first], metric.tokens(stream.shape[0]))
-        return metric.of_tokens(logits)
-    return metric(torch.cat([plain.logits[:, :first], model.logits(stream)], 1))
+            yield from (metric(plain.logits) for _ in range(stream.shape[0] // batch))
+            return
+        tokens = metric.tokens(batch).repeat(stream.shape[0] // batch, 1)
+        yield from metric.of_tokens(model.logits_of(stream[:, position - first], tokens)).split(batch)
+        return
+    # One matmul unembeds many cells: on its own, a cell with few positions would only wait for the weights.
+    cells_at_once = max(1, LOGITS_AT_ONCE // (batch * stream.shape[1] * d_vocab))
+    for rows in stream.split(cells_at_once * batch):
+        for logits in model.logits(rows).split(batch):
+            yield metric(torch.cat([plain.logits[:, :first], logits], 1))

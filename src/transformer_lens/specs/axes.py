@@ -38,8 +38,12 @@ def norm(hf: str, ours: str, bias: bool = False, copies: tuple[str, ...] = (), *
     return (weight, one(f"{hf}.bias", f"{ours}.b", VECTOR, copies=tuple(f"{c}.b" for c in copies), **options))
 
 
-def separate_attention(hf: str, bias: Any = False, out_bias: Any = None, names: str = "q_proj k_proj v_proj o_proj",
-                       ) -> tuple[Weight, ...]:
+def separate_attention(
+    hf: str,
+    bias: Any = False,
+    out_bias: Any = None,
+    names: str = "q_proj k_proj v_proj o_proj",
+) -> tuple[Weight, ...]:
     """Query, key, value and output as four linear layers.
 
     Args:
@@ -56,8 +60,12 @@ def separate_attention(hf: str, bias: Any = False, out_bias: Any = None, names: 
         one(f"{v}.weight", f"{attn}W_V", KEY),
         one(f"{o}.weight", f"{attn}W_O", OUT),
     ]
-    weights += biases(bias, (f"{q}.bias", f"{attn}b_Q", QUERY_BIAS), (f"{k}.bias", f"{attn}b_K", KEY_BIAS),
-                      (f"{v}.bias", f"{attn}b_V", KEY_BIAS))
+    weights += biases(
+        bias,
+        (f"{q}.bias", f"{attn}b_Q", QUERY_BIAS),
+        (f"{k}.bias", f"{attn}b_K", KEY_BIAS),
+        (f"{v}.bias", f"{attn}b_V", KEY_BIAS),
+    )
     weights += biases(bias if out_bias is None else out_bias, (f"{o}.bias", f"{attn}b_O", VECTOR))
     return tuple(weights)
 

@@ -33,19 +33,23 @@ _SANDWICH = _norms(
 )  # fmt: skip
 _CAUSAL = {"use_bidirectional_attention": ((None, False), "bidirectional attention")}
 
-GEMMA = LLAMA.but(
-    name="Gemma 1", model_types=("gemma",), architecture="GemmaForCausalLM", notes="",
-    factors={"root_of_width": _root_of_width},
-    rules=(heads(), rotary, lambda config: _gemma_activation(config)),
-    refuses=_CAUSAL,
-    weights=(*_ENDS, *_norms(("input_layernorm", "ln1"), ("post_attention_layernorm", "ln2")), *_ATTENTION, *_MLP),
-)  # fmt: skip
-
 
 def _gemma_activation(config: HFConfig) -> dict[str, Any]:
     # NOTE: old configurations say "gelu" and mean the tanh form, as transformers reads them.
     config.get("hidden_activation")
-    return activation("hidden_act")(config)
+    fields: dict[str, Any] = activation("hidden_act")(config)
+    return fields
+
+
+GEMMA = LLAMA.but(
+    name="Gemma 1", model_types=("gemma",), architecture="GemmaForCausalLM", notes="",
+    factors={"root_of_width": _root_of_width},
+    rules=(heads(), rotary, _gemma_activation),
+    refuses=_CAUSAL,
+    # transformers reads hidden_activation from Gemma 2 on.
+    harmless=frozenset({"cache_implementation", "hidden_act", "sliding_window_pattern"}),
+    weights=(*_ENDS, *_norms(("input_layernorm", "ln1"), ("post_attention_layernorm", "ln2")), *_ATTENTION, *_MLP),
+)  # fmt: skip
 
 
 def _scale_and_caps(config: HFConfig) -> dict[str, Any]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from transformer_lens.specs.axes import (
-    VECTOR, biases, embeddings, fused_by_head, norm, one, plain_mlp, separate_attention,
+    VECTOR,
+    biases,
+    embeddings,
+    fused_by_head,
+    norm,
+    one,
+    plain_mlp,
+    separate_attention,
 )  # fmt: skip
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import activation, four_times, heads, rotary
@@ -48,9 +55,13 @@ GPT2 = Spec(
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
     same={
-        "d_model": "n_embd", "n_layers": "n_layer", "n_ctx": "n_positions", "d_vocab": "vocab_size",
-        "eps": "layer_norm_epsilon", "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
-    },  # fmt: skip
+        "d_model": "n_embd",
+        "n_layers": "n_layer",
+        "n_ctx": "n_positions",
+        "d_vocab": "vocab_size",
+        "eps": "layer_norm_epsilon",
+        "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
+    },
     fixed=_LN,
     rules=(heads("n_head", "", "n_embd"), four_times("n_inner", "n_embd"), activation("activation_function"), _scores),
     harmless=frozenset({"reorder_and_upcast_attn", "n_ctx"}),
@@ -85,12 +96,19 @@ GPT_NEO = Spec(
     architecture="GPTNeoForCausalLM",
     prefix="transformer.",
     same={
-        "d_model": "hidden_size", "n_layers": "num_layers", "n_ctx": "max_position_embeddings",
-        "d_vocab": "vocab_size", "eps": "layer_norm_epsilon",
-    },  # fmt: skip
+        "d_model": "hidden_size",
+        "n_layers": "num_layers",
+        "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size",
+        "eps": "layer_norm_epsilon",
+    },
     fixed={**_LN, "use_attn_scale": False},
-    rules=(heads("num_heads", ""), four_times("intermediate_size", "hidden_size"), activation("activation_function"),
-           _alternating),
+    rules=(
+        heads("num_heads", ""),
+        four_times("intermediate_size", "hidden_size"),
+        activation("activation_function"),
+        _alternating,
+    ),
     harmless=frozenset({"attention_types"}),
     ignored=(*_BUFFERS, r"\.attn\.attention\.(masked_)?bias$"),
     weights=(
@@ -124,11 +142,21 @@ GPTJ = Spec(
     architecture="GPTJForCausalLM",
     prefix="transformer.",
     same={
-        "d_model": "n_embd", "n_layers": "n_layer", "n_ctx": "n_positions", "d_vocab": "vocab_size",
+        "d_model": "n_embd",
+        "n_layers": "n_layer",
+        "n_ctx": "n_positions",
+        "d_vocab": "vocab_size",
         "eps": "layer_norm_epsilon",
-    },  # fmt: skip
+    },
     fixed={**_LN, "parallel_attn_mlp": True},
-    rules=(heads("n_head", "", "n_embd"), four_times("n_inner", "n_embd"), activation("activation_function"), _adjacent),
+    rules=(
+        heads("n_head", "", "n_embd"),
+        four_times("n_inner", "n_embd"),
+        activation("activation_function"),
+        _adjacent,
+    ),
+    harmless=frozenset({"rotary"}),
+    refuses={"scale_attn_weights": ((True,), "unscaled scores")},
     ignored=_BUFFERS,
     weights=(
         *embeddings("transformer.wte.weight"),
@@ -167,24 +195,35 @@ GPT_NEOX = Spec(
     architecture="GPTNeoXForCausalLM",
     prefix="gpt_neox.",
     same={
-        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_ctx": "max_position_embeddings",
-        "d_vocab": "vocab_size", "eps": "layer_norm_eps", "d_mlp": "intermediate_size",
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size",
+        "eps": "layer_norm_eps",
+        "d_mlp": "intermediate_size",
         "parallel_attn_mlp": "use_parallel_residual",
-    },  # fmt: skip
+    },
     fixed={**_LN, "default_prepend_bos": False},
     rules=(heads(kv=""), activation("hidden_act"), rotary),
     harmless=frozenset({"rotary_emb_base", "rotary_pct"}),
     ignored=_BUFFERS,
     weights=(
         one("gpt_neox.embed_in.weight", "embed.W_E", "d_vocab d_model -> d_vocab d_model"),
-        one("lm_head.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab", tied="gpt_neox.embed_in.weight",
-            stored=(one("embed_out.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab"),)),
+        one(
+            "lm_head.weight",
+            "unembed.W_U",
+            "d_vocab d_model -> d_model d_vocab",
+            tied="gpt_neox.embed_in.weight",
+            stored=(one("embed_out.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab"),),
+        ),
         *norm(f"{_NEOX}.input_layernorm", "blocks.{layer}.ln1", bias=True),
         *norm(f"{_NEOX}.post_attention_layernorm", "blocks.{layer}.ln2", bias=True),
         *norm("gpt_neox.final_layer_norm", "ln_final", bias=True),
         *fused_by_head(f"{_NEOX}.attention.query_key_value", bias=lambda config: bool(config["attention_bias"])),
         one(f"{_NEOX}.attention.dense.weight", f"{_ATTN}W_O", "d_model (head d_head) -> head d_head d_model"),
-        *biases(lambda config: bool(config["attention_bias"]), (f"{_NEOX}.attention.dense.bias", f"{_ATTN}b_O", VECTOR)),
+        *biases(
+            lambda config: bool(config["attention_bias"]), (f"{_NEOX}.attention.dense.bias", f"{_ATTN}b_O", VECTOR)
+        ),
         *plain_mlp(f"{_NEOX}.mlp.dense_h_to_4h", f"{_NEOX}.mlp.dense_4h_to_h"),
     ),
 )
@@ -215,9 +254,12 @@ OPT = Spec(
     architecture="OPTForCausalLM",
     prefix="model.",
     same={
-        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_ctx": "max_position_embeddings",
-        "d_vocab": "vocab_size", "d_mlp": "ffn_dim",
-    },  # fmt: skip
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size",
+        "d_mlp": "ffn_dim",
+    },
     fixed={**_LN, "eps": 1e-5},
     rules=(heads(kv=""), activation("activation_function"), _no_projection),
     refuses={

@@ -1,11 +1,20 @@
-"""Families with layer norms and rotary or alibi positions: Bloom, Falcon, MPT, Phi, StableLM, StarCoder, OLMo 1, Cohere, Nemotron."""
+"""Families with layer norms, most of them with rotary or alibi positions: Bloom, Falcon, MPT, Phi, OLMo 1, Cohere …"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from transformer_lens.specs.axes import (
-    OUT, VECTOR, biases, embeddings, fused_by_head, fused_in_blocks, gated_mlp, norm, one, plain_mlp,
+    OUT,
+    VECTOR,
+    biases,
+    embeddings,
+    fused_by_head,
+    fused_in_blocks,
+    gated_mlp,
+    norm,
+    one,
+    plain_mlp,
     separate_attention,
 )  # fmt: skip
 from transformer_lens.specs.gpt import GPT2
@@ -237,6 +246,7 @@ def _falcon_qkv(leaf: str, bias: bool) -> Weight:
 
 FALCON = Spec(
     name="Falcon",
+    overwritten=frozenset({"mlp.hook_out"}),
     model_types=("falcon",),
     architecture="FalconForCausalLM",
     prefix="transformer.",
@@ -296,6 +306,7 @@ OLMO = LLAMA.but(
     name="OLMo 1", model_types=("olmo",), architecture="OlmoForCausalLM", notes="its norms have no weights",
     same={"eps": "", "clip_qkv": "clip_qkv"},
     fixed={"normalization_type": "LNPre", "eps": 1e-5},
+    overwritten=frozenset({"attn.q.hook_out", "attn.k.hook_out", "attn.v.hook_out"}),
     modules={f"{_BLOCK}ln1": f"{_L}.input_layernorm", f"{_BLOCK}ln2": f"{_L}.post_attention_layernorm",
              "ln_final": "model.norm"},
     weights=(

@@ -6,11 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 from transformer_lens.specs.axes import (
-    DOWN, OUT, UP, VECTOR, biases, embeddings, fused_in_blocks, gated_mlp, norm, one, plain_mlp, separate_attention,
+    DOWN,
+    OUT,
+    UP,
+    embeddings,
+    fused_in_blocks,
+    gated_mlp,
+    norm,
+    one,
+    plain_mlp,
+    separate_attention,
 )  # fmt: skip
 from transformer_lens.specs.reading import HFConfig
 from transformer_lens.specs.rules import (
-    activation, heads, one_window, rotary, rotary_by_layer_type, windows_by_layer,
+    activation,
+    heads,
+    one_window,
+    rotary,
+    rotary_by_layer_type,
+    windows_by_layer,
 )  # fmt: skip
 from transformer_lens.specs.spec import Part, Spec, Weight
 
@@ -46,8 +60,12 @@ def _after() -> tuple[Weight, ...]:
 _QK_NORM_AXES = "d_head -> d_head"
 
 
-def qk_norm(axes: tuple[str, str] = (_QK_NORM_AXES, _QK_NORM_AXES), names: str = "q_norm k_norm", **options: Any,
-             ) -> tuple[Weight, ...]:
+def qk_norm(
+    axes: tuple[str, str] = (_QK_NORM_AXES, _QK_NORM_AXES),
+    names: str = "q_norm k_norm",
+    **options: Any,
+) -> tuple[Weight, ...]:
+    """Norms of queries and keys, of each head or across all."""
     q, k = names.split()
     return (
         one(f"{_L}.self_attn.{q}.weight", f"{_BLOCK}attn.q_norm.w", axes[0], **options),
@@ -65,9 +83,13 @@ LLAMA = Spec(
     model_types=("llama",),
     architecture="LlamaForCausalLM",
     same={
-        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_ctx": "max_position_embeddings",
-        "d_vocab": "vocab_size", "eps": "rms_norm_eps", "d_mlp": "intermediate_size",
-    },  # fmt: skip
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_ctx": "max_position_embeddings",
+        "d_vocab": "vocab_size",
+        "eps": "rms_norm_eps",
+        "d_mlp": "intermediate_size",
+    },
     fixed={"normalization_type": "RMS", "gated_mlp": True},
     rules=(heads(), activation("hidden_act"), rotary),
     refuses=_NO_MLP_BIAS,
@@ -76,6 +98,7 @@ LLAMA = Spec(
     weights=(*_frame(), *_before(), *_ATTENTION, *_MLP),
     notes="also Code Llama, Yi, Vicuna, TinyLlama, DeepSeek-LLM and whatever else calls itself llama",
 )
+
 
 def _mistral_windows(config: HFConfig) -> dict[str, Any]:
     return windows_by_layer(config) if config.get("layer_types") else one_window(config)
@@ -170,6 +193,7 @@ GLM4 = GLM.but(
 APERTUS = LLAMA.but(
     name="Apertus", model_types=("apertus",), architecture="ApertusForCausalLM", notes="",
     fixed={"gated_mlp": False, "use_qk_norm": True},
+    refuses={"qk_norm": ((True,), "queries and keys as they are"), "post_norm": ((False,), "norms after the sum")},
     ignored=(r"\.mlp\.act_fn\.(beta|eps)$",),
     weights=(
         *_frame(), *norm(f"{_L}.attention_layernorm", f"{_BLOCK}ln1"),

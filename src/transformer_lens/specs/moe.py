@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transformer_lens.specs.axes import embeddings, norm, one, separate_attention
-from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN3, qk_norm
+from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, qk_norm
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import activation, experts, heads, one_window, rotary, windows_by_layer
 from transformer_lens.specs.spec import Part, Weight
@@ -68,6 +68,7 @@ MIXTRAL = LLAMA.but(
     ),
 )  # fmt: skip
 
+
 def _packing(config: HFConfig) -> dict[str, object]:
     packed = config.get("quantization_config")
     if packed and packed.get("quant_method") != "mxfp4":
@@ -106,7 +107,7 @@ GPT_OSS = LLAMA.but(
     ),
 )  # fmt: skip
 
-_NO_DENSE = {
+_NO_DENSE: dict[str, tuple[tuple[object, ...], str]] = {
     "mlp_only_layers": (([], None), "layers without experts"),
     "decoder_sparse_step": ((1,), "layers without experts"),
 }
@@ -123,8 +124,26 @@ QWEN3_MOE = QWEN3.but(
     refuses=_NO_DENSE,
     weights=(*QWEN3.weights[:-3], *_EXPERTS),
 )  # fmt: skip
+_SHARED = f"{_BLOCK}mlp.shared."
+QWEN2_MOE = QWEN2.but(
+    name="Qwen 1.5 and 2 MoE", model_types=("qwen2_moe",), architecture="Qwen2MoeForCausalLM", notes="",
+    same={"norm_topk_prob": "norm_topk_prob", "d_shared_expert": "shared_expert_intermediate_size"},
+    rules=(heads(), activation("hidden_act"), rotary, windows_by_layer,
+           experts("num_experts", width="moe_intermediate_size")),
+    harmless=frozenset({"intermediate_size"}),
+    refuses={**_NO_DENSE, "qkv_bias": ((True,), "no biases of queries, keys and values")},
+    weights=(
+        *QWEN2.weights[:-3],
+        *_EXPERTS,
+        one(f"{_L}.mlp.shared_expert.gate_proj.weight", f"{_SHARED}W_gate.weight", "d_shared d_model -> d_shared d_model"),
+        one(f"{_L}.mlp.shared_expert.up_proj.weight", f"{_SHARED}W_in.weight", "d_shared d_model -> d_shared d_model"),
+        one(f"{_L}.mlp.shared_expert.down_proj.weight", f"{_SHARED}W_out.weight", "d_model d_shared -> d_model d_shared"),
+        one(f"{_L}.mlp.shared_expert_gate.weight", f"{_BLOCK}mlp.W_shared.weight", "1 d_model -> 1 d_model"),
+    ),
+)  # fmt: skip
 OLMOE = LLAMA.but(
     name="OLMoE", model_types=("olmoe",), architecture="OlmoeForCausalLM", notes="",
+    overwritten=frozenset({"attn.v.hook_out"}),
     same={"norm_topk_prob": "norm_topk_prob", "clip_qkv": "clip_qkv"},
     fixed={"use_qk_norm": True, "qk_norm_across_heads": True},
     rules=(heads(), activation("hidden_act"), rotary, experts("num_experts")),

@@ -9,19 +9,31 @@ from transformer_lens.errors import ConfigurationError
 
 # Fields of any HF configuration that say nothing about the forward pass of a decoder in evaluation.
 HARMLESS = frozenset(
-    """_name_or_path architectures attention_dropout attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens
-    bos_token_id chunk_size_feed_forward classifier_dropout cross_attention_hidden_size decoder_start_token_id
-    dtype dropout embd_pdrop embed_dropout eos_token_id experts_implementation finetuning_task forced_bos_token_id
-    forced_eos_token_id gradient_checkpointing hidden_dropout id2label init_std initializer_range is_decoder is_encoder_decoder
-    keys_to_ignore_at_inference label2id layerdrop max_length min_length model_type output_attentions
-    output_hidden_states output_router_logits output_scores pad_token_id prefix problem_type pruned_heads resid_dropout
-    resid_pdrop activation_dropout return_dict return_dict_in_generate router_aux_loss_coef sep_token_id
-    suppress_tokens summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params tf_legacy_loss
-    tie_encoder_decoder tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache
-    use_flash_attn use_mup pretraining_tp unsloth_version unsloth_fixed do_sample temperature top_k top_p
-    tie_word_embeddings attention_probs_dropout_prob hidden_dropout_prob use_flash_attention""".split()
-)
+    {
+        # what the model is called, who made it, with what
+        "architectures", "auto_map", "finetuning_task", "model_type", "tokenizer_class", "transformers_version",
+        "unsloth_fixed", "unsloth_version", "language", "task_specific_params",
+        # how it runs
+        "attn_implementation", "chunk_size_feed_forward", "dtype", "experts_implementation", "gradient_checkpointing",
+        "keys_to_ignore_at_inference", "output_attentions", "output_hidden_states", "output_router_logits",
+        "output_scores", "pretraining_tp", "return_dict", "return_dict_in_generate", "torch_dtype", "torchscript",
+        "use_bfloat16", "use_cache", "use_flash_attention", "use_flash_attn", "tie_word_embeddings",
+        # how it was trained
+        "activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout",
+        "dropout", "embd_pdrop", "embed_dropout", "hidden_dropout", "hidden_dropout_prob", "init_std",
+        "initializer_range", "layerdrop", "resid_dropout", "resid_pdrop", "router_aux_loss_coef", "router_z_loss_coef",
+        "use_mup",
+        # tokens, text and classes
+        "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "decoder_start_token_id", "do_sample",
+        "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "id2label", "label2id", "max_length",
+        "max_sequence_length", "min_length", "model_max_length", "pad_token_id", "prefix", "problem_type",
+        "sep_token_id", "suppress_tokens", "temperature", "top_k", "top_p",
+        # heads and encoders beside the language model
+        "cross_attention_hidden_size", "is_decoder", "is_encoder_decoder", "pruned_heads", "summary_activation",
+        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "tf_legacy_loss",
+        "tie_encoder_decoder",
+    }
+)  # fmt: skip
 
 
 class UnsupportedModelError(ConfigurationError):
@@ -72,7 +84,10 @@ class HFConfig(Mapping[str, Any]):
         return str(self.fields.get("model_type", ""))
 
     def unread(self, harmless: frozenset[str]) -> dict[str, Any]:
-        """Fields nobody read whose value is not the default, by name."""
+        """Fields nobody read whose value is not the default, by name.
+
+        A field that transformers itself does not know and that is off (False, None, 0, empty) says nothing.
+        """
         return {
             name: value
             for name, value in self.fields.items()
@@ -80,9 +95,11 @@ class HFConfig(Mapping[str, Any]):
             and name not in harmless
             and name not in HARMLESS
             and not name.startswith("_")
-            and not (name in self.defaults and _same(self.defaults[name], value))
+            and not _says_nothing(value, name in self.defaults, self.defaults.get(name))
         }
 
 
-def _same(default: Any, value: Any) -> bool:
-    return bool(default == value) or (value is None and default is None) or (default is None and value is False)
+def _says_nothing(value: Any, known: bool, default: Any) -> bool:
+    if not known or default is None:
+        return not value
+    return bool(default == value)

@@ -28,8 +28,12 @@ def activation(field: str) -> Any:
     return rule
 
 
-def heads(count: str = "num_attention_heads", kv: str = "num_key_value_heads", width: str = "hidden_size",
-          size: str = "head_dim") -> Any:
+def heads(
+    count: str = "num_attention_heads",
+    kv: str = "num_key_value_heads",
+    width: str = "hidden_size",
+    size: str = "head_dim",
+) -> Any:
     """A rule for heads: how many, how wide, and how many share keys and values.
 
     Args:

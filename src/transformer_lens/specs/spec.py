@@ -85,6 +85,7 @@ class Spec:
         residual_inside: HF adds the stream inside attention and MLP, so their outputs are those of their last layers.
         multiplied: "embed", "attn" or "mlp" -> the factor by which HF multiplies its output afterwards.
         only_architectures: names in `architectures` that tell this family from others of its `model_type`.
+        overwritten: activations that HF changes in place afterwards, by their bridge names inside a block.
         architecture: name of HF's class with the unembedding; None: transformers has none, and `to_hf` refuses.
         defaults: default values of HF fields, for a family that transformers itself does not know.
         notes: what a reader of the table of families should know.
@@ -106,6 +107,7 @@ class Spec:
     modules: Mapping[str, str] = field(default_factory=dict)
     residual_inside: bool = False
     multiplied: Mapping[str, str] = field(default_factory=dict)
+    overwritten: frozenset[str] = frozenset()
     only_architectures: tuple[str, ...] = ()
     architecture: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)

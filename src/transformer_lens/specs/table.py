@@ -18,7 +18,7 @@ FAMILIES: tuple[Spec, ...] = (
     llama.HELIUM, llama.SEED_OSS, llama.SMOLLM3,
     gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3,
     remote_code.QWEN, remote_code.SANTACODER,
-    moe.MIXTRAL, moe.QWEN3_MOE, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
+    moe.MIXTRAL, moe.QWEN2_MOE, moe.QWEN3_MOE, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
 )  # fmt: skip
 
 

@@ -48,7 +48,9 @@ def labels(name: str, token_files: list[str] | None = None) -> tuple[tuple[int, 
     if name.startswith("stanford-crfm/"):
         return STANFORD_STEPS, "step"
     if token_files is not None:
-        found = [file.rsplit("_", 1)[-1].removesuffix(".pth") for file in token_files if file.startswith("checkpoints/")]
+        found = [
+            file.rsplit("_", 1)[-1].removesuffix(".pth") for file in token_files if file.startswith("checkpoints/")
+        ]
         if tokens := tuple(sorted(int(value) for value in found if value.isdigit())):
             return tokens, "token"
     raise ConfigurationError(f"{name} publishes no checkpoints of its training that are known here.")
@@ -78,5 +80,5 @@ def choose(name: str, index: int | None, value: int | None, token_files: list[st
     if not -len(steps) <= index < len(steps):
         raise ConfigurationError(f"{name} has {len(steps)} checkpoints; checkpoint_index={index} is none of them.")
     index %= len(steps)
-    prefix = {"EleutherAI": "step", "stanford-crfm": "checkpoint-"}.get(name.split("/")[0])
+    prefix = {"EleutherAI": "step", "stanford-crfm": "checkpoint-"}.get(name.split("/", maxsplit=1)[0])
     return Checkpoint(index, steps[index], kind, None if prefix is None else f"{prefix}{steps[index]}")

@@ -63,7 +63,11 @@ def _undo_value_fold(state: dict[str, Tensor], places: set[str], attn: str, grou
 
 
 def _into_norm(
-    state: dict[str, Tensor], places: set[str], block: str, norms: tuple[str, ...], readers: tuple[tuple[str, int, str], ...]
+    state: dict[str, Tensor],
+    places: set[str],
+    block: str,
+    norms: tuple[str, ...],
+    readers: tuple[tuple[str, int, str], ...],
 ) -> None:
     readers = tuple((block + matrix, axis, block + bias) for matrix, axis, bias in readers if block + matrix in state)
     homeless = [bias for _, _, bias in readers if bias in state and bias not in places and bool(state[bias].any())]

@@ -161,14 +161,12 @@ def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
     return {
         "head": heads, "kv": kv, "group": heads // kv, "d_head": number["d_head"], "d_model": number["d_model"],
         "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
-        "expert": number.get("num_experts", 0), "layer": number["n_layers"], "two": 2, "three": 3,
+        "expert": number.get("num_experts", 0), "d_shared": number.get("d_shared_expert", 0), "layer": number["n_layers"], "two": 2, "three": 3,
         "core": 4, "each": heads // 4, "group_and_two": heads // kv + 2, **more,
     }  # fmt: skip
 
 
-def hf_state(
-    plan: Plan, state: Mapping[str, Float[Tensor, "..."]]
-) -> tuple[dict[str, Float[Tensor, "..."]], set[str]]:
+def hf_state(plan: Plan, state: Mapping[str, Float[Tensor, "..."]]) -> tuple[dict[str, Float[Tensor, "..."]], set[str]]:
     """The tensors of HF's module tree that hold a canonical state, and the canonical names that they hold.
 
     Args:
@@ -202,9 +200,7 @@ def _gather(plan: Plan, template: str, layer: int, state: Mapping[str, Tensor], 
     return torch.stack([state[name] for name in names])
 
 
-def _check_copy(
-    plan: Plan, weight: Weight, copy: str, layer: int, state: Mapping[str, Tensor], used: set[str]
-) -> None:
+def _check_copy(plan: Plan, weight: Weight, copy: str, layer: int, state: Mapping[str, Tensor], used: set[str]) -> None:
     first, second = plan.canonical_name(weight.parts[0].ours, layer), plan.canonical_name(copy, layer)
     if not torch.equal(state[first], state[second]):
         raise CheckpointError(

@@ -63,7 +63,7 @@ def to_canonical(
             block = fused[start : start + rows]
             start += rows
         found[part.ours] = _arrange(block, part.axes, sizes)
-    found.update({copy: found[weight.parts[0].ours] for copy in weight.copies})
+    found.update(dict.fromkeys(weight.copies, found[weight.parts[0].ours]))
     return found
 
 

@@ -152,4 +152,5 @@ class Weights:
         whole = from_canonical(rule, parts, self.anatomy.sizes, factor)
         if rule.skip_rows:
             whole[: rule.skip_rows] = tensor[: rule.skip_rows]
-        tensor.copy_(whole)
+        # NOTE: new memory. The old may be another model's too (see `enable_compatibility_mode`), which must not change.
+        tensor.data = whole.contiguous()

@@ -73,6 +73,7 @@ class Watch(TorchFunctionMode):
         self.site = site
         self.occupants = occupants
         self.waiting = set(occupants)
+        self.multiplied = False
 
     def check(self) -> None:
         """Raise if a hook was not called.
@@ -93,13 +94,14 @@ class Watch(TorchFunctionMode):
         """`func(*args, **kwargs)`, with the occupants in between."""
         kwargs = kwargs or {}
         # NOTE: some linear layers multiply by a plain matrix (Falcon); queries and keys have four axes.
-        if func in PRODUCTS and self.waiting & {"rot_q", "rot_k"} and args[0].ndim == args[1].ndim == 4:
+        if func in PRODUCTS and args[0].ndim == args[1].ndim == 4 and not self.multiplied:
+            self.multiplied = True
             query, key = self._rotated(args[0], args[1].transpose(-1, -2))
             return func(query, key.transpose(-1, -2), *args[2:], **kwargs)
-        if func is functional.scaled_dot_product_attention and self.waiting & {"rot_q", "rot_k"}:
+        if func is functional.scaled_dot_product_attention:
             query, key = self._rotated(args[0], args[1])
             return func(query, key, *args[2:], **kwargs)
-        if self.site.sinks and func in JOINS and "attn_scores" in self.waiting and len(args[0]) == 2:
+        if self.site.sinks and self.multiplied and func in JOINS and "attn_scores" in self.waiting:
             return func([self._see("attn_scores", args[0][0]), args[0][1]], *args[1:], **kwargs)
         if func in SOFTMAXES and self.waiting & {"attn_scores", "pattern"}:
             return self._softmax(func, args, kwargs)
@@ -123,6 +125,8 @@ class Watch(TorchFunctionMode):
 
     def _rotated(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, head, pos, d_head] each; hooks see [batch, pos, head, d_head], keys once for each key head."""
+        if not self.waiting & {"rot_q", "rot_k"}:
+            return query, key
         shown = query.transpose(1, 2)
         new = self._see("rot_q", shown)
         query = query if new is shown else new.transpose(1, 2)

@@ -44,7 +44,9 @@ class WrappedHost:
         self._wiring: Wiring | None = None
 
     @contextmanager
-    def wired(self, layers: range | None = None, start: Start | None = None, stop_before: str | None = None) -> Iterator[None]:
+    def wired(
+        self, layers: range | None = None, start: Start | None = None, stop_before: str | None = None
+    ) -> Iterator[None]:
         """While this lasts, hook points see the model's passes. Inside another such context they do so once.
 
         Args:
@@ -115,7 +117,9 @@ class WrappedHost:
     @contextmanager
     def _eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
-        configs = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
+        configs = (
+            {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
+        )
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:
             for config in configs.values():

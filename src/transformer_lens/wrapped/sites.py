@@ -69,6 +69,7 @@ class Activation(Site):
         after: its output; else its input.
         columns: the entries that are meant, in canonical shape; None: all.
         times: what HF multiplies it by afterwards; the hook sees the product.
+        overwritten: HF changes it in place afterwards, so the hook sees a copy.
         block: the layer, where tensors of [batch * pos, ...] are seen as [batch, pos, ...]; empty: as they are.
     """
 
@@ -76,13 +77,16 @@ class Activation(Site):
     after: bool = True
     columns: Columns | None = None
     times: float = 1.0
+    overwritten: bool = False
     block: str = ""
 
     def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
         """See `Site.wire`."""
         if self.block:
             wiring.remember(self.block)
-        (wiring.after if self.after else wiring.before)(self.path, lambda tensor: self._through(tensor, wiring, occupant))
+        (wiring.after if self.after else wiring.before)(
+            self.path, lambda tensor: self._through(tensor, wiring, occupant)
+        )
 
     def _through(self, tensor: Tensor, wiring: Wiring, occupant: nn.Module) -> Tensor:
         shown = in_rows(tensor, wiring.inputs.get(self.block))
@@ -90,6 +94,8 @@ class Activation(Site):
             shown = self.columns.read(shown)
         if self.times != 1.0:
             shown = shown * self.times
+        if self.overwritten:
+            shown = shown.clone()
         new = occupant(shown)
         if new is shown:
             return tensor

@@ -61,6 +61,9 @@ class _Grower:
         nn.Module.__setattr__(parent, name, view)
         return view
 
+    def _changes(self, part: str) -> bool:
+        return f"{part}.hook_out" in self.anatomy.spec.overwritten
+
     def slot(self, view: nn.Module, leaf: str, site: Site) -> None:
         hook_point(view, leaf)
         self.host.slots.append(Slot(view, leaf, site, self.layer))
@@ -76,7 +79,9 @@ class _Grower:
         self.slot(view, "hook_in", entry or Activation(path, after=False, block=rows))
         centers = (kind or str(cfg.normalization_type)).startswith("LN") and not inside
         for part in ("scale", "normalized"):
-            self.slot(view, f"hook_{part}", NormPart(path, part, centers, cfg.eps, weights, ours, max(self.layer, 0), rows))
+            self.slot(
+                view, f"hook_{part}", NormPart(path, part, centers, cfg.eps, weights, ours, max(self.layer, 0), rows)
+            )
         self.slot(view, "hook_out", Activation(path, block=rows))
         return view
 
@@ -108,7 +113,9 @@ class _Grower:
             view = self.view(attn, x, places[x])
             if len(set(places.values())) == len(places):
                 self.slot(view, "hook_in", Activation(places[x], after=False))
-            self.slot(view, "hook_out", Activation(places[x], columns=columns[x]))
+            self.slot(
+                view, "hook_out", Activation(places[x], columns=columns[x], overwritten=self._changes(f"attn.{x}"))
+            )
         for x in "qk":
             if anatomy.path(f"{_LAYER}attn.{x}_norm") is not None:
                 self.norm(attn, f"{x}_norm", f"{_LAYER}attn.{x}_norm")
@@ -170,7 +177,7 @@ class _Grower:
             out_path = path
         else:
             out_path = self._projections(mlp, path)
-        self.slot(mlp, "hook_out", Activation(out_path, times=times, block=self.rows))
+        self.slot(mlp, "hook_out", Activation(out_path, times=times, overwritten=self._changes("mlp"), block=self.rows))
         if anatomy.path(f"{_LAYER}ln2_post") is not None:
             self.norm(block, "ln2_post", f"{_LAYER}ln2_post")
 

@@ -28,7 +28,11 @@ class View(nn.Module):
     def __init__(self, host: WrappedHost, path: str | None, prefix: str = "", layer: int = 0):
         super().__init__()
         self.__dict__.update(host=host, path=path, prefix=prefix, layer=layer)
-        self.__dict__["_shown"] = None if path is None else host.model.get_submodule(path)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Take what stands at `path` now for HF's own module there."""
+        self.__dict__["_shown"] = self.original_component
 
     @property
     def original_component(self) -> nn.Module | None:

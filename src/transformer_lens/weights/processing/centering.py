@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.weights.processing.parts import Part
 
 WRITING = ("embed.W_E", "pos_embed.W_pos", "attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out")
-EXPERT = re.compile(r"mlp\.experts\.\d+\.W_out\.(weight|bias)")  # weight: [d_model, d_mlp]
+EXPERT = re.compile(r"mlp\.(experts\.\d+|shared)\.W_out\.(weight|bias)")  # weight: [d_model, d_mlp]
 
 
 def center_writing(part: Part, *, positions_join_stream: bool) -> None:

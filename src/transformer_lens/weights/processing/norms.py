@@ -33,7 +33,8 @@ MLP = [Reader("mlp.W_in", 0, "mlp.b_in")]
 GATED_MLP = [Reader("mlp.W_in", 0, None), Reader("mlp.W_gate", 0, None)]
 SOLU_LN = [Reader("mlp.W_out", 0, "mlp.b_out")]
 UNEMBED = [Reader("unembed.W_U", 0, "unembed.b_U")]
-ROUTED = re.compile(r"mlp\.(experts\.\d+\.(W_in|W_gate)|W_gate)\.weight")  # the router's matrix is mlp.W_gate.weight
+# The router's matrix is mlp.W_gate.weight, and mlp.W_shared.weight weighs the expert that every token goes to.
+ROUTED = re.compile(r"mlp\.((experts\.\d+|shared)\.(W_in|W_gate)|W_gate|W_shared)\.weight")
 
 
 def readers(part: Part, norm: str) -> list[Reader]:
