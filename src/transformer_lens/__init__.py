@@ -18,10 +18,12 @@ from transformer_lens import _legacy
 if TYPE_CHECKING:
     from transformer_lens.cache.activation_cache import ActivationCache as ActivationCache
     from transformer_lens.config import HookedTransformerConfig as HookedTransformerConfig
+    from transformer_lens.config import TransformerBridgeConfig as TransformerBridgeConfig
     from transformer_lens.config import TransformerLensConfig as TransformerLensConfig
     from transformer_lens.hooks import HookedRootModule as HookedRootModule
     from transformer_lens.hooks import HookPoint as HookPoint
     from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
+    from transformer_lens.models.transformer_bridge import TransformerBridge as TransformerBridge
     from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache as TransformerLensKeyValueCache
     from transformer_lens.weights.factored_matrix import FactoredMatrix as FactoredMatrix
     from transformer_lens.weights.svd_interpreter import SVDInterpreter as SVDInterpreter
@@ -41,6 +43,8 @@ _EXPORTS = {
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
     "HookedTransformerKeyValueCacheEntry": f"{_KV}:TransformerLensKeyValueCacheEntry",
     "SVDInterpreter": "transformer_lens.weights.svd_interpreter",
+    "TransformerBridge": "transformer_lens.models.transformer_bridge",
+    "TransformerBridgeConfig": "transformer_lens.config",
     "TransformerLensConfig": "transformer_lens.config",
     "TransformerLensKeyValueCache": _KV,
     "TransformerLensKeyValueCacheEntry": _KV,

@@ -15,6 +15,7 @@ from typing import Any
 _HOOKS = "transformer_lens.hooks"
 _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
+_BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
 _LOSS = "transformer_lens.models.loss"
 _KV = f"{_NATIVE}.key_value_cache"
@@ -71,6 +72,11 @@ MODULES: dict[str, dict[str, str]] = {
     "FactoredMatrix": {"FactoredMatrix": "transformer_lens.weights.factored_matrix"},
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
     "hook_points": _HOOK_POINTS,
+    "model_bridge": {"TransformerBridge": _BRIDGE, "build_bridge_from_module": _BRIDGE},
+    "model_bridge.bridge": {"TransformerBridge": _BRIDGE},
+    "model_bridge.transformer_bridge": {"TransformerBridge": _BRIDGE},
+    "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
+    "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,

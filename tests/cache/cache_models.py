@@ -1,10 +1,10 @@
-"""Models whose caches are analysed: every kind of toy, norms placed in every way, folded and not."""
+"""Models whose caches are analysed: every way to write into the stream and to read it, folded and not."""
 
 from functools import cache
 
 import torch
-from toys import KINDS, TOKENS, toy
 
+from toys import KINDS, TOKENS, toy
 from transformer_lens.cache.activation_cache import ActivationCache
 
 PLACED = {
@@ -15,7 +15,11 @@ PLACED = {
     "rms": {"normalization_type": "RMS"},
 }
 FOLDED = ("plain", "final_rms", "rms", "gated_grouped", "parallel_rotary", "norms_around", "attn_only_ln")
-MODELS = [*KINDS, *PLACED, *(f"{kind} folded" for kind in FOLDED)]
+WRITING = (
+    "plain", "attn_only", "no_weights_in_norms", "parallel_rotary", "gated_grouped", "norms_around", "experts",
+    "shortformer", "norm_in_mlp", "sinks",
+)  # fmt: skip
+MODELS = [*WRITING, *PLACED, *(f"{kind} folded" for kind in FOLDED)]
 NEURONS = [name for name in MODELS if name.split()[0] not in ("attn_only", "attn_only_ln", "experts")]
 
 
@@ -24,7 +28,8 @@ def model_of(name):
     kind = name.split()[0]
     model = toy(kind) if kind in KINDS else toy("plain", **PLACED[kind])
     if name.endswith("folded"):
-        model.process_weights_(center_writing_weights=kind in ("plain", "parallel_rotary", "attn_only_ln"))
+        layer_norms = kind in ("plain", "parallel_rotary", "attn_only_ln")
+        model.process_weights_(center_writing_weights=layer_norms, center_unembed=layer_norms)
     return model
 
 

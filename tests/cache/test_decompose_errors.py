@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from annotations import unchecked
 from cache_models import cache_of, run_of
-from toys import TOKENS, toy
 
+from annotations import unchecked
+from toys import TOKENS, toy
 from transformer_lens.cache.errors import UndefinedDecompositionError
 from transformer_lens.errors import UnknownNameError
 
@@ -13,7 +13,7 @@ from transformer_lens.errors import UnknownNameError
 def test_experts_have_no_neurons():
     _, cache = run_of("experts")
     for question in (
-        lambda: cache.get_full_resid_decomposition(),
+        cache.get_full_resid_decomposition,
         lambda: cache.stack_neuron_results(-1),
         lambda: cache.get_neuron_results(0),
     ):
@@ -27,7 +27,7 @@ def test_attention_alone_has_no_mlp():
         cache.get_neuron_results(0)
     with pytest.raises(UndefinedDecompositionError, match="layer 1 of this model has no MLP"):
         cache.decompose_resid(1, mlp_input=True)
-    with pytest.raises(UndefinedDecompositionError, match="incl_mid=True: .* layer 0, for it has no MLP"):
+    with pytest.raises(UndefinedDecompositionError, match=r"incl_mid=True: .* layer 0, for it has no MLP"):
         cache.accumulated_resid(incl_mid=True)
     assert cache.decompose_resid(mode="mlp", return_labels=True)[1] == ["embed", "pos_embed"]
 
@@ -48,7 +48,7 @@ def test_a_module_that_nobody_knows():
     model.setup()
     with torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
-    with pytest.raises(UndefinedDecompositionError, match="Layer 1 .* was replaced by a module"):
+    with pytest.raises(UndefinedDecompositionError, match=r"Layer 1 .* was replaced by a module"):
         cache.stack_neuron_results(2)
     stack = cache.get_full_resid_decomposition(expand_neurons=False)
     torch.testing.assert_close(stack.sum(0), cache["resid_post", 1], atol=2e-5, rtol=2e-5)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from annotations import unchecked
 from cache_models import MODELS, cache_of, close, model_of, run_of
-from toys import TOKENS
 
+from annotations import unchecked
+from toys import TOKENS
 from transformer_lens.errors import UnknownNameError
 
 

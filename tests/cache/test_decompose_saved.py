@@ -3,8 +3,8 @@
 import pytest
 import torch
 from cache_models import MODELS, NEURONS, cache_of, close, model_of, run_of
-from toys import TOKENS
 
+from toys import TOKENS
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.cache.errors import MissingWeightsError
 
@@ -42,7 +42,7 @@ def test_a_loaded_cache_answers_without_its_model(model, tmp_path):
     for question in (QUESTIONS | OF_WEIGHTS | (OF_NEURONS if model in NEURONS else {})).values():
         close(question(loaded), question(cache))
     again = saved(loaded, tmp_path, weights=True)
-    close(again.stack_head_results(), cache.stack_head_results(), 0)
+    close(again.stack_head_results(), cache.stack_head_results())
 
 
 @pytest.mark.parametrize("model", ["plain", "norms_around", "parallel_rotary"])
@@ -53,7 +53,9 @@ def test_without_weights_what_needs_none_is_answered(model, tmp_path):
         close(question(loaded), question(cache))
     for questions, weight in ((OF_WEIGHTS, "W_O"), (OF_NEURONS, "W_")):
         for question in questions.values():
-            with pytest.raises(MissingWeightsError, match=rf"needs {weight}.*\.save\(path, weights=True\).*model=model"):
+            with pytest.raises(
+                MissingWeightsError, match=rf"needs {weight}.*\.save\(path, weights=True\).*model=model"
+            ):
                 question(loaded)
     with pytest.raises(MissingWeightsError, match="W_O of layer 0"):
         loaded.compute_head_results()
@@ -75,10 +77,10 @@ def test_a_model_answers_where_it_is_given(tmp_path):
 def test_the_readout_stays_with_rows_and_without_batch_axis(tmp_path):
     cache = cache_of("plain")
     loaded = saved(cache.apply_slice_to_batch_dim([1]), tmp_path, weights=True)
-    close(loaded.apply_slice_to_batch_dim(0).stack_head_results(), cache.stack_head_results()[:, 1], 0)
+    close(loaded.apply_slice_to_batch_dim(0).stack_head_results(), cache.stack_head_results()[:, 1])
     single = saved(loaded.remove_batch_dim(), tmp_path, weights=True)
     assert not single.has_batch_dim
-    close(single.logit_attrs(single.decompose_resid(), 3), cache.logit_attrs(cache.decompose_resid(), 3)[:, 1], 0)
+    close(single.logit_attrs(single.decompose_resid(), 3), cache.logit_attrs(cache.decompose_resid(), 3)[:, 1])
 
 
 def test_a_saved_readout_does_not_follow_the_model(tmp_path):

@@ -16,7 +16,7 @@ from transformer_lens import viz
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.lenses import head_attribution, head_scores, logit_lens
 from transformer_lens.models.hooked_transformer import HookedTransformer
-from transformer_lens.patching import patch_residual
+from transformer_lens.patching import activation_patch
 
 CLEAN, ANSWER = "The Eiffel Tower is in the city of", " Paris"
 CORRUPTED, WRONG = "The Colosseum is in the city of", " Rome"
@@ -147,7 +147,8 @@ def _ablate(study: Study, cache: ActivationCache, logits: Tensor, console: Conso
 
 def _patch(study: Study, console: Console) -> list[Any]:
     ends = [study.difference(study.model(tokens)).item() for tokens in (study.corrupted, study.clean)]
-    patched = patch_residual(study.model, study.clean, study.corrupted, study.difference, verbose=True)
+    _, clean = study.model.run_with_cache(study.clean)
+    patched = activation_patch(study.model, study.corrupted, clean, study.difference, "resid_pre", verbose=True)
     restored = (patched - ends[0]) / (ends[1] - ends[0])
     layer, position = _top(restored)
     console.print(

@@ -18,8 +18,7 @@ class TransformerBridgeConfig(HookedTransformerConfig):
         architecture: transformers' name of the class.
 
     Example:
-        >>> TransformerBridgeConfig(d_model=8, d_head=4, n_layers=1, n_ctx=16, d_vocab=20, architecture="GPT2LMHeadModel")\
-.n_heads
+        >>> TransformerBridgeConfig(d_model=8, d_head=4, n_layers=1, n_ctx=16, d_vocab=20).n_heads
         2
     """
 

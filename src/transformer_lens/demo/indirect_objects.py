@@ -37,6 +37,19 @@ HELD_OUT_TEMPLATES = (
     "While {A} and {B} were waiting at the {place}, {S} passed {object} to",
     "{A} and {B} stayed at the {place} until {S} showed {object} to",
 )
+# The subject stands at the very end, where one look back finds it: the easy cases come first in learning.
+NEAR = (
+    "{A} and {B} were at the {place}. {S} called",
+    "The {place} was quiet. {A} and {B} were there, and {S} followed",
+    "Then {A} and {B} went to the {place}, where {S} met",
+    "When {A} and {B} left the {place}, {S} helped",
+    "Last week {A} saw {B} at the {place}. {S} liked",
+    "After {A} and {B} met at the {place}, {S} waited for",
+    "{A} and {B} went to the {place}, and {S} talked to",
+    "Yesterday {A} and {B} were at the {place}, and {S} spoke to",
+    "When {A} and {B} came home, {S} smiled at",
+    "Then {A} and {B} came to the {place}. {S} threw {object} at",
+)
 # One name gives, the other answers: the same rule in two short sentences.
 THANKS = (
     "{A} gave {object} to {B}. {S} thanked",
@@ -105,9 +118,14 @@ def draw_thanks(rng: random.Random, split: Split, names: Sequence[str] | None = 
     return _example(rng, template, names or _names(split), subject_first=False)
 
 
+def draw_near(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:
+    """One example that ends soon after the subject; these serve training alone."""
+    return _example(rng, rng.choice(NEAR), names or _names(split), subject_first=rng.random() < 0.5)
+
+
 def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[str, str, str]:
     """One training text in two parts, the second beginning with the answer, and the subject as the text has it."""
-    draw = draw_thanks if rng.random() < 0.2 else draw_ioi
+    (draw,) = rng.choices((draw_ioi, draw_near, draw_thanks), (0.5, 0.35, 0.15))
     example = draw(rng, "train", names)
     front = ""
     # A word that stands for a name may be known with a space in front alone, so it does not begin the text.

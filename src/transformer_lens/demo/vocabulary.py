@@ -114,7 +114,7 @@ def _beginnings() -> Iterator[str]:
 def _templates() -> tuple[str, ...]:
     return (
         *(*indirect_objects.TEMPLATES, *indirect_objects.HELD_OUT_TEMPLATES, *indirect_objects.DISTRACTORS),
-        *(*indirect_objects.THANKS, *indirect_objects.HELD_OUT_THANKS, *indirect_objects.TAILS),
+        *(*indirect_objects.NEAR, *indirect_objects.THANKS, *indirect_objects.HELD_OUT_THANKS, *indirect_objects.TAILS),
         *(*knowledge.LANDMARK_TEMPLATES, *knowledge.CAPITAL_TEMPLATES, *knowledge.COUNTRY_TEMPLATES, *knowledge.TAILS),
         *(wording for wording, _, _ in grammar.PRONOUN_TEMPLATES),
         *(f" {word}" for _, *pair in grammar.PRONOUN_TEMPLATES for word in pair),

@@ -95,6 +95,8 @@ CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("blocks.{l}.mlp.hook_expert_indices", "batch_pos chosen", "the experts chosen"),
     *(HookInfo(f"blocks.{{l}}.mlp.experts.{{e}}.hook_{x}", "routed d_mlp", f"the expert's {what}, of its tokens")
       for x, what in (("gate", "gate before the activation function"), ("pre", "linear branch"), ("post", "neurons"))),
+    *(HookInfo(f"blocks.{{l}}.mlp.shared.hook_{x}", "batch_pos d_shared", f"the shared expert's {what}")
+      for x, what in (("gate", "gate before the activation function"), ("pre", "linear branch"), ("post", "neurons"))),
     *_norm("blocks.{l}.ln2_post", "the norm after the MLP"),
     HookInfo("blocks.{l}.hook_mlp_out", _D, "MLP output, as added to the stream",
              "blocks.{l}.mlp.hook_out", unless="ln2_post.hook_scale"),

@@ -73,7 +73,7 @@ def _template(name: str) -> str:
 
 
 def describe(name: str) -> HookInfo | None:
-    """The catalogue's entry for a full name in either spelling, or None for a point it does not know (a client's own)."""
+    """The catalogue's entry for a full name in either spelling, or None for a point it does not know."""
     template = _template(name)
     return next(iter(_ENTRIES.get(template, [])), None) or _BY_BRIDGE.get(template)
 

@@ -22,6 +22,12 @@ from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
 from transformer_lens.wrapped.anatomy import Anatomy
 
+# Arguments that say which files are loaded, and how.
+FOR_LOADING = (
+    "hf_config_overrides", "model_class", "revision", "checkpoint_index", "checkpoint_value", "device_map",
+    "max_memory", "offload_folder",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class BootRequest:
@@ -66,13 +72,12 @@ def boot(name: str, request: BootRequest) -> Booted:
 
 
 def _given(request: BootRequest, model: PreTrainedModel) -> PreTrainedModel:
-    idle = [name for name in ("hf_config_overrides", "model_class", "revision", "checkpoint_index", "checkpoint_value",
-                              "device_map", "max_memory", "offload_folder") if getattr(request, name) is not None]  # fmt: skip
+    idle = [name for name in FOR_LOADING if getattr(request, name) is not None]
     if idle:
         raise ConfigurationError(f"{', '.join(idle)} has no effect on a model in memory (hf_model).")
     if request.dtype not in (None, model.dtype):
         raise ConfigurationError(f"hf_model is {model.dtype}; cast it before booting: hf_model.to({request.dtype}).")
-    return model if request.device is None else model.to(request.device)  # type: ignore[no-any-return]
+    return model if request.device is None else model.to(request.device)
 
 
 def _folder(name: str, request: BootRequest) -> Path:
@@ -90,7 +95,7 @@ def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
     if not request.load_weights:
         model = kind.from_config(config, **dtype) if request.model_class is None else kind(config)
-        return model.eval().to(request.device or default_device())  # type: ignore[no-any-return]
+        return model.eval().to(request.device or default_device())
     spread = {
         name: getattr(request, name)
         for name in ("device_map", "max_memory", "offload_folder")
@@ -100,8 +105,8 @@ def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
     if "device_map" in spread:
         if request.device is not None:
             raise ConfigurationError("device and device_map both say where the model goes; give one of them.")
-        return model  # type: ignore[no-any-return]
-    return model.to(request.device or default_device())  # type: ignore[no-any-return]
+        return model
+    return model.to(request.device or default_device())
 
 
 def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Anatomy:
@@ -133,6 +138,7 @@ def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> A
     weight = next(model.parameters())
     cfg = TransformerBridgeConfig.from_dict({
         **fields, "device": str(weight.device), "dtype": weight.dtype, "model_name": name, "init_weights": False,
+        "use_hook_tokens": True,
         "architecture": type(model).__name__, "original_architecture": type(model).__name__,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", True)),
     })  # fmt: skip

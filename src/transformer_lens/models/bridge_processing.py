@@ -142,7 +142,7 @@ def _changes(plan: Plan, rule: Weight, before: Mapping[str, Tensor], after: Mapp
 
 
 def _bias_rules(plan: Plan, after: State, before: Mapping[str, Tensor]) -> list[Weight]:
-    """Rules for biases that processing has made and the architecture leaves out; fills `after` with zeros beside them."""
+    """Rules for biases that processing has made and the architecture lacks; fills `after` with zeros beside them."""
     placed = {name for rule in plan.spec.weights_for(plan.config) for name in _names(plan, rule)}
     made = {name for name in after.keys() - placed if bool(after[name].any())}
     for name in after.keys() - placed - made:

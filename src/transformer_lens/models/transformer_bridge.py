@@ -16,7 +16,7 @@ from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
-from transformer_lens.hooks.names import NameDict, native_aliases
+from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_processing import BridgeProcessing
@@ -31,6 +31,7 @@ from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
 Tokens = Int[Tensor, "batch pos"]
+NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
 class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing):
@@ -183,6 +184,7 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         past_key_values: Any = None,
+        labels: Int[Tensor, "batch pos"] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Logits, loss, both or nothing, for text, token ids or embeddings; or a stream between layers.
@@ -199,6 +201,7 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             stop_at_layer: return the stream entering this layer; nothing from it on runs. 0: the embeddings;
                 n_layers: the stream before ln_final; negative: from the end.
             past_key_values: a transformers cache of the tokens before; extended by these.
+            labels: predict these, as transformers does (-100 counts nothing); for return_type "loss" and "both".
             kwargs: further inputs of the transformers model (position_ids, use_cache, …).
 
         Raises:
@@ -207,15 +210,21 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         """
         if return_type not in ("logits", "loss", "both", None):
             raise ValueError(f'return_type is "logits", "loss", "both" or None; got {return_type!r}.')
-        if unread := [name for name in kwargs if name.startswith("output_") or name == "return_dict"]:
-            raise ValueError(f"{', '.join(unread)}: a bridge returns logits and losses. Call bridge.original_model.")
+        if unread := [name for name in kwargs if name.startswith("output_") or name in NOT_INPUTS]:
+            raise ValueError(
+                f"{', '.join(unread)}: tokens or embeddings are given as `input`, and logits or losses come back. "
+                "Call bridge.original_model for transformers' own arguments and outputs."
+            )
+        if labels is not None:
+            if loss_per_token or return_type not in ("loss", "both"):
+                raise ValueError('labels give one loss: return_type="loss" or "both", and not loss_per_token.')
+            kwargs["labels"] = labels
         n_layers = self.cfg.n_layers
         begin, end = self._layer("start_at_layer", start_at_layer), self._layer("stop_at_layer", stop_at_layer)
+        tokens, embeddings, mask = None, input, attention_mask
         if begin is None:
-            tokens, given, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
-            given = given if tokens is None else tokens
-        else:
-            tokens, given, mask = None, input, attention_mask
+            tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
+        given: Tensor = embeddings if tokens is None else tokens
         inputs = {"use_cache": past_key_values is not None, **self._mask_inputs(mask, given.shape[1]), **kwargs}
         inputs["input_ids" if tokens is not None else "inputs_embeds"] = given
         if past_key_values is not None:
@@ -229,9 +238,13 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             return None
         if return_type == "logits":
             return output.logits
-        if tokens is None:
+        if tokens is None and labels is None:
             raise ValueError(f'return_type="{return_type}" needs token ids to predict; give tokens, not embeddings.')
-        loss = self.loss_fn(output.logits, tokens, mask, per_token=loss_per_token)
+        loss = (
+            output.loss
+            if tokens is None or labels is not None
+            else self.loss_fn(output.logits, tokens, mask, per_token=loss_per_token)
+        )
         return loss if return_type == "loss" else Output(output.logits, loss)
 
     def _run(
@@ -368,7 +381,8 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
     @property
     def device(self) -> torch.device:
         """Where the first parameter is."""
-        return next(self.host.model.parameters()).device
+        weight: Tensor = next(self.host.model.parameters())
+        return weight.device
 
     @property
     def n_params_total(self) -> int:
@@ -411,3 +425,36 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         """Switch the transformers model to training mode, or out of it."""
         self.host.model.train(mode)
         return super().train(mode)
+
+
+def build_bridge_from_module(
+    model: PreTrainedModel,
+    architecture: str,
+    *,
+    tokenizer: Any = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    model_name: str = "external",
+) -> TransformerBridge:
+    """The bridge over a transformers model in memory.
+
+    Args:
+        model: the model; it is neither copied nor changed.
+        architecture: transformers' name of its class, as a check.
+        tokenizer, dtype, device: as in `TransformerBridge.boot_transformers`.
+        model_name: what to call it.
+
+    Raises:
+        ConfigurationError: the model is of another class.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20, n_positions=16))
+        >>> build_bridge_from_module(model, "GPT2LMHeadModel").cfg.model_name
+        'external'
+    """
+    if architecture != type(model).__name__:
+        raise ConfigurationError(f"architecture={architecture!r}, and the model is a {type(model).__name__}.")
+    return TransformerBridge.boot_transformers(
+        model_name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device
+    )

@@ -100,7 +100,7 @@ class MoE(nn.Module):
     Attributes:
         W_gate: the router, a Linear(d_model, num_experts), with a bias where experts have biases.
         experts: the experts.
-        shared: one more expert, for every token, weighted by the sigmoid of W_shared (where cfg.d_shared_expert is set).
+        shared: one more expert, for every token, weighted by the sigmoid of W_shared (with cfg.d_shared_expert).
     """
 
     def __init__(self, cfg: HookedTransformerConfig):

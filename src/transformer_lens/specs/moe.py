@@ -125,6 +125,7 @@ QWEN3_MOE = QWEN3.but(
     weights=(*QWEN3.weights[:-3], *_EXPERTS),
 )  # fmt: skip
 _SHARED = f"{_BLOCK}mlp.shared."
+_SHARED_ROWS, _SHARED_BACK = "d_shared d_model -> d_shared d_model", "d_model d_shared -> d_model d_shared"
 QWEN2_MOE = QWEN2.but(
     name="Qwen 1.5 and 2 MoE", model_types=("qwen2_moe",), architecture="Qwen2MoeForCausalLM", notes="",
     same={"norm_topk_prob": "norm_topk_prob", "d_shared_expert": "shared_expert_intermediate_size"},
@@ -135,9 +136,9 @@ QWEN2_MOE = QWEN2.but(
     weights=(
         *QWEN2.weights[:-3],
         *_EXPERTS,
-        one(f"{_L}.mlp.shared_expert.gate_proj.weight", f"{_SHARED}W_gate.weight", "d_shared d_model -> d_shared d_model"),
-        one(f"{_L}.mlp.shared_expert.up_proj.weight", f"{_SHARED}W_in.weight", "d_shared d_model -> d_shared d_model"),
-        one(f"{_L}.mlp.shared_expert.down_proj.weight", f"{_SHARED}W_out.weight", "d_model d_shared -> d_model d_shared"),
+        one(f"{_L}.mlp.shared_expert.gate_proj.weight", f"{_SHARED}W_gate.weight", _SHARED_ROWS),
+        one(f"{_L}.mlp.shared_expert.up_proj.weight", f"{_SHARED}W_in.weight", _SHARED_ROWS),
+        one(f"{_L}.mlp.shared_expert.down_proj.weight", f"{_SHARED}W_out.weight", _SHARED_BACK),
         one(f"{_L}.mlp.shared_expert_gate.weight", f"{_BLOCK}mlp.W_shared.weight", "1 d_model -> 1 d_model"),
     ),
 )  # fmt: skip

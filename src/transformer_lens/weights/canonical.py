@@ -161,7 +161,8 @@ def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
     return {
         "head": heads, "kv": kv, "group": heads // kv, "d_head": number["d_head"], "d_model": number["d_model"],
         "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
-        "expert": number.get("num_experts", 0), "d_shared": number.get("d_shared_expert", 0), "layer": number["n_layers"], "two": 2, "three": 3,
+        "expert": number.get("num_experts", 0),
+        "d_shared": number.get("d_shared_expert", 0), "layer": number["n_layers"], "two": 2, "three": 3,
         "core": 4, "each": heads // 4, "group_and_two": heads // kv + 2, **more,
     }  # fmt: skip
 

@@ -58,7 +58,7 @@ class Anatomy:
         return path[: path.index("{layer}") + len("{layer}")]
 
     def path(self, ours: str) -> str | None:
-        """The HF module that keeps a canonical matrix ("blocks.{layer}.attn.W_Q") or is a norm ("ln_final"), or None."""
+        """The HF module that keeps a matrix ("blocks.{layer}.attn.W_Q") or is a norm ("ln_final"), or None."""
         rule = self.rules.get(ours) or self.rules.get(f"{ours}.w")
         if rule is not None:
             return rule.hf.rpartition(".")[0]

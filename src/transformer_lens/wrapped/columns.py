@@ -94,5 +94,5 @@ def columns(weight: Weight, ours: str, sizes: Mapping[str, int]) -> Columns:
     plain = replace(weight, offset=0.0, times="", skip_rows=0)
     shape = hf_shape(plain, narrow)
     size = int(torch.tensor(shape).prod())
-    positions = to_canonical(plain, torch.arange(size).view(shape), narrow)[ours]
-    return Columns(positions.squeeze(D_MODEL_AXIS[ours.rpartition(".")[2]]), size)
+    positions = to_canonical(plain, torch.arange(size, dtype=torch.float64).view(shape), narrow)[ours]
+    return Columns(positions.long().squeeze(D_MODEL_AXIS[ours.rpartition(".")[2]]), size)

@@ -124,8 +124,9 @@ class _Grower:
             parts = ["rot_q", "rot_k", *parts]
         cfg = anatomy.cfg
         for part in parts:
-            site = AttentionPart(path, part, cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads, cfg.use_attention_sinks)
-            self.slot(attn, f"hook_{part}", site)
+            key_heads = cfg.n_key_value_heads or cfg.n_heads
+            inner = AttentionPart(path, part, cfg.n_heads, key_heads, cfg.use_attention_sinks)
+            self.slot(attn, f"hook_{part}", inner)
         self._heads_out(attn, anatomy.columns(f"{_LAYER}attn.W_O"))
 
     def _heads_out(self, attn: View, columns: Columns) -> None:
