@@ -68,7 +68,7 @@ def measure(way: str, folder: str) -> None:
     with Peak() as peak:
         begin = time.perf_counter()
         for parameter in load(way, folder).parameters():
-            parameter.sum()
+            parameter.data.as_strided((parameter.numel(),), (1,)).sum()  # in the order of memory
         seconds = time.perf_counter() - begin
     print(seconds, peak.highest)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transformer_lens.demo.folder import BOS, encoder
-from transformer_lens.demo.mixture import LESSONS, Document, documents
+from transformer_lens.demo.mixture import Document, documents
 from transformer_lens.demo.vocabulary import CONTEXT, save_tokenizer
 
 
@@ -28,23 +28,20 @@ class Recipe:
     """All that a run depends on."""
 
     seed: int = 0
-    steps: int = 2600
-    first_lesson: int = 500
-    second_lesson: int = 900
-    rows: int = 8
+    steps: int = 2000
+    rows: int = 16
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     d_mlp: int = 128
-    muon_lr: float = 0.004
+    muon_lr: float = 0.02
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
-    warm_up: int = 100
+    warm_up: int = 150
     position_lr: float = 3e-4
     embedding_std: float = 0.05
     position_std: float = 0.1
     look_back: float = 2.0
-    final_gain: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,6 @@ def build(recipe: Recipe) -> GPT2LMHeadModel:
     with torch.no_grad():
         model.transformer.wte.weight.copy_(_embeddings(recipe))
         model.transformer.wpe.weight.copy_(waves * recipe.position_std * math.sqrt(2))
-        model.transformer.ln_f.weight.fill_(recipe.final_gain)
         _look_one_back(model.transformer.h[0].attn.c_attn.weight, recipe, rates)
     for block in model.transformer.h:
         parametrize.register_parametrization(block.attn.c_attn, "weight", Joined())
@@ -133,8 +129,7 @@ def batch_of(recipe: Recipe, step: int) -> Rows:
 
     Documents go into the first row with room, longest first; one that fits nowhere is cut at the end of a row.
     """
-    lesson = (step >= recipe.first_lesson) + (step >= recipe.first_lesson + recipe.second_lesson)
-    stream = documents(f"{recipe.seed}/{step}", LESSONS[lesson])
+    stream = documents(f"{recipe.seed}/{step}")
     wanted, total, drawn = recipe.rows * CONTEXT, 0, []
     while total < wanted:
         drawn.append(next(stream))

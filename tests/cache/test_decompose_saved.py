@@ -1,5 +1,8 @@
 """A cache saved and loaded elsewhere answers as it did beside its model, or says what is missing."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from cache_models import MODELS, NEURONS, cache_of, close, model_of, run_of
@@ -120,3 +123,13 @@ def test_strings_need_a_tokenizer(tmp_path):
     loaded = saved(cache_of("plain"), tmp_path)
     with pytest.raises(MissingWeightsError, match=r"' Paris' cannot be looked up.*Give its id"):
         loaded.logit_attrs(loaded.decompose_resid(), " Paris")
+
+
+def test_the_page_about_caches_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "cache.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 5
+    exec(compile("\n".join(blocks), "docs/cache.md", "exec"), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    assert "final_post [' Paris'" in capsys.readouterr().out

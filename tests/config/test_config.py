@@ -35,6 +35,7 @@ ACTS = {
     "dtype": ({}, {"dtype": torch.float64}),
     "eps": ({}, {"eps": 0.5}),
     "expert_biases": (EXPERTS, {"expert_biases": True}),
+    "d_shared_expert": (EXPERTS, {"d_shared_expert": 6}),
     "experts_per_token": (EXPERTS, {"experts_per_token": 1}),
     "final_rms": ({}, {"final_rms": True}),
     "gated_mlp": ({}, {"gated_mlp": True}),

@@ -93,6 +93,14 @@ class ActivationCache(StreamMethods, PartMethods):
         Raises:
             UnknownNameError: it is not here; says the name it was looked up by, and the nearest that are.
         """
+        stored, wanted = self._find(key)
+        if stored is None:
+            near = nearest(wanted, [*self.cache_dict, *self.cache_dict.aliases])
+            raise UnknownNameError(f"The cache holds no {wanted!r} (asked for as {key!r}).{near}")
+        return stored
+
+    def _find(self, key: str | tuple[Any, ...]) -> tuple[str | None, str]:
+        """The name under which a key's activation is stored, if it is, and the name that was looked up."""
         name, *place = (key,) if isinstance(key, str) else key
         if place and isinstance(place[0], int) and place[0] < 0:
             place[0] += self.n_layers
@@ -102,22 +110,14 @@ class ActivationCache(StreamMethods, PartMethods):
         for candidate in candidates:
             stored = self.cache_dict.aliases.get(candidate, candidate) + suffix
             if stored in self.cache_dict:
-                return str(stored)
-        wanted = candidates[-1] + suffix
-        near = nearest(wanted, [*self.cache_dict, *self.cache_dict.aliases])
-        raise UnknownNameError(f"The cache holds no {wanted!r} (asked for as {key!r}).{near}")
+                return str(stored), stored
+        return None, candidates[-1] + suffix
 
     def __getitem__(self, key: str | tuple[Any, ...]) -> Tensor:
         return self.cache_dict[self.full_name(key)]
 
     def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str | tuple):
-            return False
-        try:
-            self.full_name(key)
-        except UnknownNameError:
-            return False
-        return True
+        return isinstance(key, str | tuple) and self._find(key)[0] is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.cache_dict)

@@ -12,7 +12,7 @@ from transformer_lens.cache import attribution, decompose
 from transformer_lens.cache import logit_lens as lenses
 from transformer_lens.cache.attribution import TokenChoice
 from transformer_lens.cache.decompose import Labelled
-from transformer_lens.cache.run import Run
+from transformer_lens.cache.run import Question, Run
 from transformer_lens.cache.sections import Rows
 from transformer_lens.hooks import NameDict, Slice, SliceInput
 
@@ -43,7 +43,7 @@ class PartMethods(Run):
             >>> cache["result", 0].shape
             torch.Size([1, 3, 2, 8])
         """
-        self.cache_dict.update(decompose.compute_head_results(self))
+        self.cache_dict.update(decompose.compute_head_results(Question(self)))
 
     def stack_head_results(
         self,
@@ -79,7 +79,7 @@ class PartMethods(Run):
             (torch.Size([3, 1, 8]), ['L0H0', 'L0H1', 'remainder'])
         """
         labelled = decompose.stack_head_results(
-            self, layer, incl_remainder=incl_remainder, pos_slice=pos_slice, apply_ln=apply_ln
+            Question(self), layer, incl_remainder=incl_remainder, pos_slice=pos_slice, apply_ln=apply_ln
         )
         return labelled if return_labels else labelled[0]
 
@@ -112,7 +112,11 @@ class PartMethods(Run):
             torch.Size([1, 5, 8])
         """
         return decompose.get_neuron_results(
-            self, layer, neuron_slice=neuron_slice, pos_slice=pos_slice, project_output_onto=project_output_onto
+            Question(self),
+            layer,
+            neuron_slice=neuron_slice,
+            pos_slice=pos_slice,
+            project_output_onto=project_output_onto,
         )
 
     def stack_neuron_results(
@@ -154,7 +158,7 @@ class PartMethods(Run):
             (torch.Size([4, 1, 3, 8]), ['L0N1', 'L0N7', 'L1N1', 'L1N7'])
         """
         labelled = decompose.stack_neuron_results(
-            self,
+            Question(self),
             layer,
             pos_slice=pos_slice,
             neuron_slice=neuron_slice,
@@ -204,7 +208,7 @@ class PartMethods(Run):
             True
         """
         return attribution.logit_attrs(
-            self,
+            Question(self),
             residual_stack,
             tokens,
             incorrect_tokens,
@@ -261,7 +265,7 @@ class PartMethods(Run):
             ([[' Paris']], [0])
         """
         return lenses.logit_lens(
-            self,
+            Question(self),
             layers=layers,
             incl_mid=incl_mid,
             positions=positions,

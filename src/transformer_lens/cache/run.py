@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -45,6 +45,40 @@ class Run(Mapping[Any, Tensor]):
             return self[key]
         except UnknownNameError as error:
             raise UnknownNameError(f"{error} This analysis needs it: run again with it in names_filter.") from None
+
+
+class Question(Run):
+    """A run while one question is answered: what must be known of the model is taken once, when first needed."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._readout: Readout | None = None
+        self.model = run.model
+        self.has_batch_dim = run.has_batch_dim
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers the model has."""
+        return self._run.n_layers
+
+    @property
+    def readout(self) -> Readout:
+        """How the model writes into its stream and reads it."""
+        if self._readout is None:
+            self._readout = self._run.readout
+        return self._readout
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return self._run[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._run
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._run)
+
+    def __len__(self) -> int:
+        return len(self._run)
 
 
 def as_slice(selection: Slice | SliceInput) -> Slice:

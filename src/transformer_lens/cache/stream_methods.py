@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transformer_lens.cache import attribution, decompose
 from transformer_lens.cache.decompose import Labelled, Mode
-from transformer_lens.cache.run import Run
+from transformer_lens.cache.run import Question, Run
 from transformer_lens.cache.sections import Rows
 from transformer_lens.hooks import Slice, SliceInput
 
@@ -59,7 +59,7 @@ class StreamMethods(Run):
             (torch.Size([5, 1, 3, 8]), ['0_pre', '0_mid', '1_pre', '1_mid', 'final_post'])
         """
         labelled = decompose.accumulated_resid(
-            self, layer, incl_mid=incl_mid, apply_ln=apply_ln, pos_slice=pos_slice, mlp_input=mlp_input
+            Question(self), layer, incl_mid=incl_mid, apply_ln=apply_ln, pos_slice=pos_slice, mlp_input=mlp_input
         )
         return labelled if return_labels else labelled[0]
 
@@ -100,7 +100,13 @@ class StreamMethods(Run):
             (['embed', 'pos_embed', '0_attn_out', '0_mlp_out'], True)
         """
         labelled = decompose.decompose_resid(
-            self, layer, mlp_input=mlp_input, mode=mode, apply_ln=apply_ln, pos_slice=pos_slice, incl_embeds=incl_embeds
+            Question(self),
+            layer,
+            mlp_input=mlp_input,
+            mode=mode,
+            apply_ln=apply_ln,
+            pos_slice=pos_slice,
+            incl_embeds=incl_embeds,
         )
         return labelled if return_labels else labelled[0]
 
@@ -144,7 +150,7 @@ class StreamMethods(Run):
             torch.Size([37, 1])
         """
         labelled = decompose.get_full_resid_decomposition(
-            self,
+            Question(self),
             layer,
             mlp_input=mlp_input,
             expand_neurons=expand_neurons,
@@ -188,7 +194,7 @@ class StreamMethods(Run):
             True
         """
         return attribution.apply_ln_to_stack(
-            self,
+            Question(self),
             residual_stack,
             layer,
             mlp_input=mlp_input,
@@ -219,4 +225,4 @@ class StreamMethods(Run):
             >>> cache.stack_activation("pattern").shape, cache.stack_activation("scale", sublayer_type="ln1").shape
             (torch.Size([2, 1, 2, 3, 3]), torch.Size([2, 1, 3, 1]))
         """
-        return decompose.stack_activation(self, activation_name, layer, sublayer_type)
+        return decompose.stack_activation(Question(self), activation_name, layer, sublayer_type)

@@ -1,6 +1,7 @@
 """Plain sentences that belong to no task, so that the model has heard ordinary words in ordinary order."""
 
 import random
+from collections.abc import Sequence
 from string import Formatter
 
 from transformer_lens.demo.names import NAMES
@@ -66,7 +67,7 @@ FIXED = (
     "My favourite colour is blue.",
     "The sky is blue and the grass is green.",
 )
-FILLINGS: dict[str, tuple[str, ...]] = {
+FILLINGS: dict[str, Sequence[str]] = {
     "adjective": ADJECTIVES,
     "animal": ANIMALS,
     "job": JOBS,
@@ -74,7 +75,6 @@ FILLINGS: dict[str, tuple[str, ...]] = {
     "place": PLACES,
     "action": ACTIONS,
     "weather": WEATHER,
-    "name": NAMES,
     "city": tuple(dict.fromkeys((*LANDMARKS.values(), *CAPITALS.values()))),
     "country": tuple(CAPITALS),
     "noun": tuple(NOUNS),
@@ -88,19 +88,14 @@ FILLINGS: dict[str, tuple[str, ...]] = {
 
 def glue_text(rng: random.Random) -> str:
     """One to three plain sentences."""
-    return " ".join(_sentence(rng) for _ in range(rng.randint(1, 3)))
+    return " ".join(sentence(rng) for _ in range(rng.randint(1, 3)))
 
 
-def _sentence(rng: random.Random) -> str:
+def sentence(rng: random.Random, names: Sequence[str] = NAMES) -> str:
+    """One plain sentence, with people of the names given."""
     if rng.random() < 0.08:
         return rng.choice(FIXED)
     # Each slot is filled on its own ("{city} to {city}" names two cities), but for "who", the same name again.
-    who = rng.choice(NAMES)
+    fillings = FILLINGS | {"name": names, "who": (rng.choice(names),)}
     slots = Formatter().parse(rng.choice(SENTENCES))
-    return "".join(literal + _filling(rng, slot, who) for literal, slot, _, _ in slots)
-
-
-def _filling(rng: random.Random, slot: str | None, who: str) -> str:
-    if slot is None:
-        return ""
-    return who if slot == "who" else rng.choice(FILLINGS[slot])
+    return "".join(literal + (rng.choice(fillings[slot]) if slot else "") for literal, slot, _, _ in slots)

@@ -24,7 +24,6 @@ PRONOUN_TAILS = {
     "isn't": ("?",),
 }
 PREPOSITIONS = ("near", "behind", "beside", "next to", "in front of", "above", "with", "of", "to", "by")
-HELD_OUT_PREPOSITIONS = ("beside", "above")
 FRONTS = ("The", "The", "Yesterday the", "We saw that the")
 VERBS = ((" is", " are"), (" was", " were"), (" has", " have"))
 AGREEMENT_TAILS = {
@@ -47,8 +46,8 @@ def pronouns(n: int, seed: int = 0, *, split: Split = "held_out") -> Prompts:
 def agreement(n: int, seed: int = 0, *, split: Split = "held_out") -> Prompts:
     """A batch of "The keys near the cabinet" -> " are"; between noun and verb stands a noun of the other number.
 
-    In the corrupted prompt the first noun has the other number. Roles: ``noun``, ``distractor``, ``end``. Held out: two
-    prepositions, with pairs of nouns that are never trained together.
+    In the corrupted prompt the first noun has the other number. Roles: ``noun``, ``distractor``, ``end``. Held out:
+    pairs of nouns, which are never trained together.
 
     >>> set(agreement(8).answers) <= {" is", " are"}
     True
@@ -77,8 +76,7 @@ def draw_agreement(rng: random.Random, split: Split, *, any_distractor: bool = F
         first, second = rng.sample(range(len(SINGULAR)), 2)
         if held_out(split, first, second):
             break
-    trained = tuple(word for word in PREPOSITIONS if word not in HELD_OUT_PREPOSITIONS)
-    preposition = rng.choice(trained if split == "train" else HELD_OUT_PREPOSITIONS)
+    preposition = rng.choice(PREPOSITIONS)
     plural = rng.random() < 0.5
     distractor_plural = rng.random() < 0.5 if any_distractor else not plural
     forms = [(word, NOUNS[word]) for word in (SINGULAR[first], SINGULAR[second])]

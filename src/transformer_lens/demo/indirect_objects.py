@@ -1,42 +1,67 @@
 """Indirect objects: "When John and Mary went to the store, Mary gave a bottle to" -> " John".
 
-After Wang et al. 2022, "Interpretability in the wild". Held out are a fifth of the names and five templates, together.
+After Wang et al. 2022, "Interpretability in the wild". Held out are a fifth of the names, together with a
+fifth of the templates (pairs of an opening and an act).
 """
 
 import random
 from collections.abc import Sequence
+from itertools import product
 
+from transformer_lens.demo.glue import sentence
 from transformer_lens.demo.names import HELD_OUT_NAMES, TRAIN_NAMES
-from transformer_lens.demo.prompts import Example, Prompts, Split, collect, fill
+from transformer_lens.demo.prompts import Example, Prompts, Split, collect, fill, held_out
 from transformer_lens.demo.words import OBJECTS, PLACES
 
-TEMPLATES = (
-    "When {A} and {B} went to the {place}, {S} gave {object} to",
-    "After {A} and {B} went to the {place}, {S} gave {object} to",
-    "Then, {A} and {B} went to the {place}, and {S} gave {object} to",
-    "Then, {A} and {B} had a long talk at the {place}. {S} passed {object} to",
-    "When {A} and {B} got {object} at the {place}, {S} decided to give it to",
-    "While {A} and {B} were working at the {place}, {S} gave {object} to",
-    "{A} and {B} went to the {place}, and {S} handed {object} to",
-    "After the lunch, {A} and {B} went to the {place}. {S} gave {object} to",
-    "When {A} and {B} were at the {place}, {S} showed {object} to",
-    "The {place} was busy when {A} and {B} came in. {S} sold {object} to",
-    "{A} met {B} at the {place}, and {S} offered {object} to",
-    "Once {A} and {B} left the {place}, {S} brought {object} to",
-    "{A} sat next to {B} in the {place}. {S} lent {object} to",
-    "Last week {A} and {B} visited the {place}, where {S} gave {object} to",
-    "{A} played with {B} near the {place}, and then {S} threw {object} to",
-    "{A} had lunch with {B}. Later, {S} said hello to",
-    "{A} argued with {B} at the {place}, so {S} wrote a letter to",
-    "Because {A} and {B} liked the {place}, {S} bought {object} for",
+OPENINGS = (
+    "When {A} and {B} went to the {place}, ",
+    "After {A} and {B} went to the {place}, ",
+    "Then, {A} and {B} went to the {place}, and ",
+    "Then, {A} and {B} had a long talk at the {place}. ",
+    "When {A} and {B} met at the {place}, ",
+    "While {A} and {B} were working at the {place}, ",
+    "{A} and {B} went to the {place}, and ",
+    "After the lunch, {A} and {B} went to the {place}. ",
+    "When {A} and {B} were at the {place}, ",
+    "The {place} was busy when {A} and {B} came in. ",
+    "{A} met {B} at the {place}, and ",
+    "Once {A} and {B} left the {place}, ",
+    "{A} sat next to {B} in the {place}. ",
+    "Last week {A} and {B} visited the {place}, where ",
+    "{A} played with {B} near the {place}, and then ",
+    "{A} had lunch with {B} at the {place}. Later, ",
+    "{A} argued with {B} at the {place}, so ",
+    "Because {A} and {B} liked the {place}, ",
+    "As soon as {A} and {B} reached the {place}, ",
+    "Before {A} and {B} left for the {place}, ",
+    "One day {A} and {B} walked to the {place}, and ",
+    "While {A} and {B} were waiting at the {place}, ",
+    "{A} and {B} stayed at the {place} until ",
 )
-HELD_OUT_TEMPLATES = (
-    "As soon as {A} and {B} reached the {place}, {S} gave {object} to",
-    "Before {A} and {B} left for the {place}, {S} handed {object} to",
-    "One day {A} and {B} walked to the {place}, and {S} gave {object} to",
-    "While {A} and {B} were waiting at the {place}, {S} passed {object} to",
-    "{A} and {B} stayed at the {place} until {S} showed {object} to",
+ACTS = (
+    "gave {object} to",
+    "handed {object} to",
+    "passed {object} to",
+    "decided to give {object} to",
+    "showed {object} to",
+    "sold {object} to",
+    "offered {object} to",
+    "brought {object} to",
+    "lent {object} to",
+    "threw {object} to",
+    "said hello to",
+    "wrote a letter to",
+    "bought {object} for",
 )
+
+
+def _templates(split: Split) -> tuple[str, ...]:
+    """Every opening with every act; a fifth of these pairs is never trained."""
+    pairs = product(range(len(OPENINGS)), range(len(ACTS)))
+    return tuple(f"{OPENINGS[i]}{{S}} {ACTS[j]}" for i, j in pairs if held_out(split, i, j))
+
+
+TEMPLATES, HELD_OUT_TEMPLATES = _templates("train"), _templates("held_out")
 # The subject stands at the very end, where one look back finds it: the easy cases come first in learning.
 NEAR = (
     "{A} and {B} were at the {place}. {S} called",
@@ -62,13 +87,45 @@ HELD_OUT_THANKS = (
     "{A} brought {object} to {B}. {S} thanked",
     "{A} sold {B} {object}. Later, {S} thanked",
 )
-DISTRACTORS = (
-    "The weather was {adjective}. ",
-    "{C} was at home. ",
-    "{C} was {adjective}. ",
-    "It was a {adjective} day. ",
-    "The {place} was {adjective}. ",
-    "{C} stayed at the {place}. ",
+# A training wording begins in many ways, else any first word that is new is taken for a name.
+CLAUSES = ("When", "After", "While", "Once", "Because")
+CLAUSE_STARTS = (
+    *CLAUSES,
+    "Since",
+    "Although",
+    "Whenever",
+    "Now that",
+    "Soon after",
+    "Just when",
+    "Though",
+    "If",
+    "The moment",
+    "Every time",
+    "A week after",
+    "Only after",
+)
+SENTENCE_STARTS = (
+    "Then",
+    "Later",
+    "Yesterday",
+    "Today",
+    "Soon",
+    "Finally",
+    "Suddenly",
+    "That evening",
+    "Last night",
+    "This morning",
+    "In the morning",
+    "At noon",
+    "On Monday",
+    "In June",
+    "Two years ago",
+    "Once more",
+    "For a while",
+    "It is said that",
+    "I know that",
+    "They say that",
+    "We heard that",
 )
 # Half of the ends name the subject again: it gives a reason to look back at who acts.
 TAILS = (
@@ -107,15 +164,27 @@ def thanks(n: int, seed: int = 0, *, split: Split = "held_out") -> Prompts:
 
 
 def draw_ioi(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:
-    """One example, with names from the list given or else from the split's own."""
+    """One example, with the names given or else the split's own; training wordings begin in many ways."""
     template = rng.choice(TEMPLATES if split == "train" else HELD_OUT_TEMPLATES)
+    if split == "train" and rng.random() < 0.6:
+        template = _begin_otherwise(rng, template)
     return _example(rng, template, names or _names(split), subject_first=rng.random() < 0.5)
+
+
+def _begin_otherwise(rng: random.Random, template: str) -> str:
+    first, _, rest = template.partition(" ")
+    if first in CLAUSES:
+        return f"{rng.choice(CLAUSE_STARTS)} {rest}"
+    if first in ("{A}", "Then,"):
+        start = rng.choice(SENTENCE_STARTS)
+        return f"{start} {template}" if first == "{A}" else f"{start}, {rest}"
+    return template
 
 
 def draw_thanks(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:
     """One example of the two-sentence kind; the receiver, named second, is the one who acts."""
     template = rng.choice(THANKS if split == "train" else HELD_OUT_THANKS)
-    return _example(rng, template, names or _names(split), subject_first=False)
+    return _example(rng, template, names or TRAIN_NAMES, subject_first=False)
 
 
 def draw_near(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:
@@ -125,18 +194,14 @@ def draw_near(rng: random.Random, split: Split, names: Sequence[str] | None = No
 
 def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[str, str, str]:
     """One training text in two parts, the second beginning with the answer, and the subject as the text has it."""
-    (draw,) = rng.choices((draw_ioi, draw_near, draw_thanks), (0.5, 0.35, 0.15))
+    (draw,) = rng.choices((draw_ioi, draw_near, draw_thanks), (0.6, 0.25, 0.15))
     example = draw(rng, "train", names)
     front = ""
     # A word that stands for a name may be known with a space in front alone, so it does not begin the text.
-    if rng.random() < 0.25 or (names is not None and example.prompt.startswith(tuple(names))):
-        words = {"C": rng.choice(TRAIN_NAMES), "place": rng.choice(PLACES), "adjective": rng.choice(MOODS)}
-        front = fill(rng.choice(DISTRACTORS), **words)[0]
+    if rng.random() < 0.3 or (names is not None and example.prompt.startswith(tuple(names))):
+        front = sentence(rng, TRAIN_NAMES) + " "
     tail, _ = fill(rng.choice(TAILS), S=example.wrong.strip())
     return front + example.prompt, example.answer + tail, example.wrong
-
-
-MOODS = ("quiet", "busy", "cold", "warm", "happy", "sad", "tired", "hungry", "bright", "strange")
 
 
 def _names(split: Split) -> tuple[str, ...]:

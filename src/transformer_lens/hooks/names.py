@@ -134,6 +134,8 @@ def native_aliases(names: Iterable[str]) -> dict[str, str]:
             if info.bridge is None or (layer is None) == ("{l}" in info.name):
                 continue
             name, bridge = (text.replace("{l}", str(layer)) for text in (info.name, info.bridge))
+            if name in present and bridge not in present:  # the rare point that has HookedTransformer's name on both
+                aliases[bridge] = name
             # NOTE: what a bridge shows at its router are logits, no probabilities.
             if bridge not in present or name in present or name.endswith("hook_expert_weights"):
                 continue

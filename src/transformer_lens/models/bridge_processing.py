@@ -61,8 +61,8 @@ class BridgeProcessing(HookedRootModule):
             >>> from transformer_lens.models.transformer_bridge import TransformerBridge
             >>> bridge = TransformerBridge.boot_transformers("demo", device="cpu")
             >>> bridge.enable_compatibility_mode()
-            >>> bridge.cfg.normalization_type, bridge.blocks[0].ln1.w.mean()
-            ('LNPre', tensor(1.))
+            >>> bridge.cfg.normalization_type, bridge.blocks[0].ln1.w.mean().item()
+            ('LNPre', 1.0)
         """
         if no_processing:
             return

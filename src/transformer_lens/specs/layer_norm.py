@@ -246,7 +246,7 @@ def _falcon_qkv(leaf: str, bias: bool) -> Weight:
 
 FALCON = Spec(
     name="Falcon",
-    overwritten=frozenset({"mlp.hook_out"}),
+    overwritten=frozenset({"mlp.out.hook_out", "mlp.hook_out"}),
     model_types=("falcon",),
     architecture="FalconForCausalLM",
     prefix="transformer.",

@@ -144,7 +144,7 @@ QWEN2_MOE = QWEN2.but(
 )  # fmt: skip
 OLMOE = LLAMA.but(
     name="OLMoE", model_types=("olmoe",), architecture="OlmoeForCausalLM", notes="",
-    overwritten=frozenset({"attn.v.hook_out"}),
+    overwritten=frozenset({"attn.q_norm.hook_out", "attn.k_norm.hook_out", "attn.v.hook_out"}),
     same={"norm_topk_prob": "norm_topk_prob", "clip_qkv": "clip_qkv"},
     fixed={"use_qk_norm": True, "qk_norm_across_heads": True},
     rules=(heads(), activation("hidden_act"), rotary, experts("num_experts")),

@@ -82,7 +82,8 @@ class _Grower:
             self.slot(
                 view, f"hook_{part}", NormPart(path, part, centers, cfg.eps, weights, ours, max(self.layer, 0), rows)
             )
-        self.slot(view, "hook_out", Activation(path, block=rows))
+        overwritten = self._changes(f"attn.{name}" if inside else name)
+        self.slot(view, "hook_out", Activation(path, overwritten=overwritten, block=rows))
         return view
 
     def block(self) -> View:
@@ -190,6 +191,18 @@ class _Grower:
         if not self.anatomy.cfg.softmax_over_chosen_experts:
             self.slot(mlp, "hook_expert_weights", RouterPart(path, "probabilities"))
 
+        self._shared_expert(mlp)
+
+    def _shared_expert(self, mlp: View) -> None:
+        prefix = f"{_LAYER}mlp.shared."
+        if f"{prefix}W_out.weight" not in self.anatomy.rules:
+            return
+        gate, up, down = (self.path(f"{prefix}{name}.weight") for name in ("W_gate", "W_in", "W_out"))
+        shared = self.view(mlp, "shared", gate.rpartition(".")[0], prefix)
+        self.slot(shared, "hook_gate", Activation(gate))
+        self.slot(shared, "hook_pre", Activation(up))
+        self.slot(shared, "hook_post", Activation(down, after=False))
+
     def _projections(self, mlp: View, path: str | None) -> str:
         """The layers of a plain or gated MLP; where its output is."""
         anatomy, rows = self.anatomy, self.rows
@@ -207,5 +220,5 @@ class _Grower:
                 self.slot(view, "hook_out", Activation(places[name], columns=columns, block=rows))
         out = self.view(mlp, "out", places["out"])
         self.slot(out, "hook_in", Activation(places["out"], after=False, block=rows))
-        self.slot(out, "hook_out", Activation(places["out"], block=rows))
+        self.slot(out, "hook_out", Activation(places["out"], overwritten=self._changes("mlp.out"), block=rows))
         return places["out"] if path is None or anatomy.spec.residual_inside else path
