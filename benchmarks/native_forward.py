@@ -98,9 +98,8 @@ def main() -> None:
         table += rows("llama", llama_like(), HookedTransformer(LLAMA), rounds)
         table.append(generation_row(rounds))
     for what, ratio, target in table:
-        print(
-            f"{what:60s} {ratio.wall:5.2f} x by the clock, {ratio.processor:5.2f} x of the processor (target {target:.2f})"
-        )
+        figures = f"{ratio.wall:5.2f} x by the clock, {ratio.processor:5.2f} x of the processor"
+        print(f"{what:60s} {figures} (target {target:.2f})")
     beyond = import_seconds("from transformer_lens import HookedTransformer") - import_seconds("import torch")
     print(f"{'import of HookedTransformer beyond torch':60s} {beyond:5.2f} s   (target 0.80)")
 

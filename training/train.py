@@ -7,6 +7,7 @@ same seed gives the same model on the same machine. A run that was stopped goes 
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,8 +20,9 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transformer_lens.demo.folder import BOS, encoder
+from transformer_lens.demo.folder import folder as shipped_folder
 from transformer_lens.demo.mixture import Document, documents
-from transformer_lens.demo.vocabulary import CONTEXT, save_tokenizer
+from transformer_lens.demo.vocabulary import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -199,11 +201,25 @@ def rate(recipe: Recipe, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - recipe.warm_up) / (recipe.steps - recipe.warm_up)))
 
 
-def train(recipe: Recipe, out: Path, *, save_every: int = 200) -> GPT2LMHeadModel:
-    """The trained model; its folder, checkpoint and log.jsonl are under `out`."""
+@torch.no_grad()
+def _begin_from(model: GPT2LMHeadModel, folder: Path) -> None:
+    """Gives the model the weights of a saved one with the same tokenizer."""
+    saved = GPT2LMHeadModel.from_pretrained(folder).state_dict()
+    for layer, block in enumerate(model.transformer.h):
+        block.attn.c_attn.weight = saved.pop(f"transformer.h.{layer}.attn.c_attn.weight")
+    missing, unexpected = model.load_state_dict(saved, strict=False)
+    left = [name for name in missing if "parametrizations" not in name]
+    if left or unexpected:
+        raise ValueError(f"{folder} does not fit: {left} missing, {unexpected} unexpected")
+
+
+def train(recipe: Recipe, out: Path, *, start: Path | None = None, save_every: int = 200) -> GPT2LMHeadModel:
+    """The trained model; its folder, checkpoint and log.jsonl are under `out`. `start`: a saved model to begin from."""
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(recipe).to(device)
+    if start is not None:
+        _begin_from(model, start)
     optimizers = optimizers_of(model, recipe)
     first, checkpoint = 0, out / "checkpoint.pt"
     if checkpoint.exists():
@@ -248,7 +264,8 @@ def save(model: GPT2LMHeadModel, folder: Path) -> None:
     plain = GPT2LMHeadModel(model.config)
     plain.load_state_dict(state)
     plain.save_pretrained(folder)
-    save_tokenizer(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(shipped_folder() / name, folder)
 
 
 def _progress(first: int, last: int) -> Iterator[int]:
@@ -261,10 +278,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
+    parser.add_argument("--start", type=Path, help="a saved model to begin from, instead of from nothing")
     parser.add_argument("--out", type=Path, required=True)
     choice = parser.parse_args()
     changes = {name: float(value) for name, _, value in (text.partition("=") for text in choice.set)}
-    train(Recipe(seed=choice.seed, steps=choice.steps, **changes), choice.out)
+    train(Recipe(seed=choice.seed, steps=choice.steps, **changes), choice.out, start=choice.start)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,14 @@ _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValu
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
     "HookedTransformerKeyValueCacheEntry": f"{_KV}:TransformerLensKeyValueCacheEntry",
 }
+_REGISTRY = dict.fromkeys(
+    (
+        *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
+        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_checkpoint_labels", "get_pretrained_state_dict"),
+    ),
+    "transformer_lens.models.registry",
+)
 _COMPONENTS = {
     "attention": ("attention", ("Attention",)),
     "grouped_query_attention": ("attention", ("GroupedQueryAttention",)),
@@ -80,6 +88,8 @@ MODULES: dict[str, dict[str, str]] = {
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
+    "loading_from_pretrained": _REGISTRY,
+    "supported_models": _REGISTRY,
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "utils": _UTILS,
     "utilities": _UTILS,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 FOLDER = Path(__file__).parent / "toy"
@@ -26,8 +27,8 @@ CONFIGS = {
         "d_mlp": 24, "act_fn": "gelu_fast", "use_local_attn": True, "window_size": 3, "attn_types": ["global", "local"],
     },
     "26_final_rms_adjacent_extra_hooks": {
-        **PLAIN, "final_rms": True, "positional_embedding_type": "rotary", "rotary_dim": 4, "rotary_adjacent_pairs": True,
-        "use_attn_result": True, "use_split_qkv_input": True, "use_hook_mlp_in": True, "use_hook_tokens": True,
+        **PLAIN, "final_rms": True, "positional_embedding_type": "rotary", "rotary_dim": 4,
+        "rotary_adjacent_pairs": True, "use_attn_result": True, "use_split_qkv_input": True, "use_hook_mlp_in": True, "use_hook_tokens": True,
     },
     "27_attn_in": {**PLAIN, "use_attn_in": True, "use_attn_result": True},
     "28_ungroup_split_qkv": {

@@ -169,3 +169,5 @@ def test_compatibility_mode_gives_the_native_hosts_processed_weights_in_a_tree_o
         assert distance(getattr(bridge, name), getattr(model, name)) < 1e-4, name
     bridge.enable_compatibility_mode()
     assert torch.equal(bridge(tokens()), logits)
+    bridge.to(torch.float64)
+    assert {parameter.dtype for parameter in caller.parameters()} == {torch.float32}

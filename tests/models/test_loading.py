@@ -141,6 +141,7 @@ def test_dtype_first_layers_context_and_defaults(folder):
     whole = load(folder)
     first = load(folder, first_n_layers=1)
     assert torch.equal(first(TOKENS, stop_at_layer=1), whole(TOKENS, stop_at_layer=1))
+    assert HookedTransformer.from_pretrained(folder, device="cpu").cfg.model_name == folder.name
     assert load(folder, torch_dtype=torch.float64).W_E.dtype == torch.float64
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from transformer_lens import __version__
 from transformer_lens.cli.tour import tour
 from transformer_lens.errors import TransformerLensError
+from transformer_lens.specs.listing import rows
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -35,6 +39,28 @@ def tour_command(
 ) -> None:
     """From a prompt to a found circuit, with pictures."""
     tour(model, out, console)
+
+
+@app.command("models")
+def models_command(
+    word: Annotated[str, typer.Argument(help="Show families whose name, type or models contain this.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which families of models load, under which names, and what works on each."""
+    found = rows(word)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in found], indent=1))
+        return
+    if not found:
+        raise ValueError(f"No family, model type or official name contains {word!r}; try it without a word.")
+    table = Table("family", "HF type", "norms", "positions", "MLP", "saves", "official names")
+    for row in found:
+        names = ", ".join(row.names[:4]) + (f", … ({len(row.names)})" if len(row.names) > 4 else "")
+        table.add_row(
+            *(row.family, ", ".join(row.model_types), row.norms, row.positions, row.mlp),
+            *("yes" if row.saves else "no", names),
+        )
+    console.print(table)
 
 
 def main() -> None:

@@ -87,46 +87,6 @@ HELD_OUT_THANKS = (
     "{A} brought {object} to {B}. {S} thanked",
     "{A} sold {B} {object}. Later, {S} thanked",
 )
-# A training wording begins in many ways, else any first word that is new is taken for a name.
-CLAUSES = ("When", "After", "While", "Once", "Because")
-CLAUSE_STARTS = (
-    *CLAUSES,
-    "Since",
-    "Although",
-    "Whenever",
-    "Now that",
-    "Soon after",
-    "Just when",
-    "Though",
-    "If",
-    "The moment",
-    "Every time",
-    "A week after",
-    "Only after",
-)
-SENTENCE_STARTS = (
-    "Then",
-    "Later",
-    "Yesterday",
-    "Today",
-    "Soon",
-    "Finally",
-    "Suddenly",
-    "That evening",
-    "Last night",
-    "This morning",
-    "In the morning",
-    "At noon",
-    "On Monday",
-    "In June",
-    "Two years ago",
-    "Once more",
-    "For a while",
-    "It is said that",
-    "I know that",
-    "They say that",
-    "We heard that",
-)
 # Half of the ends name the subject again: it gives a reason to look back at who acts.
 TAILS = (
     ".",
@@ -164,21 +124,9 @@ def thanks(n: int, seed: int = 0, *, split: Split = "held_out") -> Prompts:
 
 
 def draw_ioi(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:
-    """One example, with the names given or else the split's own; training wordings begin in many ways."""
+    """One example, with the names given or else the split's own."""
     template = rng.choice(TEMPLATES if split == "train" else HELD_OUT_TEMPLATES)
-    if split == "train" and rng.random() < 0.6:
-        template = _begin_otherwise(rng, template)
     return _example(rng, template, names or _names(split), subject_first=rng.random() < 0.5)
-
-
-def _begin_otherwise(rng: random.Random, template: str) -> str:
-    first, _, rest = template.partition(" ")
-    if first in CLAUSES:
-        return f"{rng.choice(CLAUSE_STARTS)} {rest}"
-    if first in ("{A}", "Then,"):
-        start = rng.choice(SENTENCE_STARTS)
-        return f"{start} {template}" if first == "{A}" else f"{start}, {rest}"
-    return template
 
 
 def draw_thanks(rng: random.Random, split: Split, names: Sequence[str] | None = None) -> Example:

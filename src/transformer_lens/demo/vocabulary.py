@@ -99,7 +99,7 @@ def _texts() -> Iterator[str]:
     yield from (*words.ADJECTIVES, *words.ANIMALS, *words.JOBS, *words.THINGS, *words.ACTIONS, *words.WEATHER)
     for template in _templates():
         yield "".join(literal + " " for literal, _, _, _ in Formatter().parse(template))
-    yield from (*indirect_objects.CLAUSE_STARTS, *words.COMMON, *words.CODE, *words.FIRST)
+    yield from (*words.COMMON, *words.CODE, *words.FIRST)
 
 
 def _beginnings() -> Iterator[str]:
@@ -113,7 +113,7 @@ def _beginnings() -> Iterator[str]:
 
 def _templates() -> tuple[str, ...]:
     return (
-        *(*indirect_objects.TEMPLATES, *indirect_objects.HELD_OUT_TEMPLATES, *indirect_objects.SENTENCE_STARTS),
+        *(*indirect_objects.TEMPLATES, *indirect_objects.HELD_OUT_TEMPLATES),
         *(*indirect_objects.NEAR, *indirect_objects.THANKS, *indirect_objects.HELD_OUT_THANKS, *indirect_objects.TAILS),
         *(*knowledge.LANDMARK_TEMPLATES, *knowledge.CAPITAL_TEMPLATES, *knowledge.COUNTRY_TEMPLATES, *knowledge.TAILS),
         *(wording for wording, _, _ in grammar.PRONOUN_TEMPLATES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,8 +69,9 @@ class Found:
     checkpoint: Checkpoint | None = None
 
 
-def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool]) -> Any:
+def load(cls: type[Any], name: str | os.PathLike[str], request: Request, steps: Mapping[str, bool]) -> Any:
     """The model of this name, folder or HF model, processed as `steps` say."""
+    name = os.fspath(name)
     if request.hf_model is None and not is_folder(name) and toy_checkpoints.is_toy(resolve(name)):
         return toy_checkpoints.load(cls, resolve(name), request, steps)
     found = find(name, request)

@@ -31,7 +31,7 @@ class Pretrained:
     @classmethod
     def from_pretrained(
         cls,
-        model_name: str,
+        model_name: str | os.PathLike[str],
         fold_ln: bool = True,
         center_writing_weights: bool = True,
         center_unembed: bool = True,
@@ -112,7 +112,7 @@ class Pretrained:
     @classmethod
     def from_pretrained_no_processing(
         cls,
-        model_name: str,
+        model_name: str | os.PathLike[str],
         fold_ln: bool = False,
         center_writing_weights: bool = False,
         center_unembed: bool = False,

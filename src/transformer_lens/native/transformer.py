@@ -126,7 +126,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
     def logits_of(
         self, residual: Float[Tensor, "batch d_model"], tokens: Int[Tensor, "batch token"]
     ) -> Float[Tensor, "batch token"]:
-        """The logits of a few tokens for each stream, without computing the others. Hooks on the unembedding do not run."""
+        """The logits of a few tokens for each stream, without computing the others; no hook on the unembedding runs."""
         tokens = tokens.to(self.W_U.device)
         normed = self.ln_final(residual[:, None])[:, 0]
         logits = torch.einsum("bd,btd->bt", normed, self.W_U.T[tokens]) + self.b_U[tokens]

@@ -1,0 +1,30 @@
+"""`transformer-lens models`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).with_name("transformer-lens"))
+
+
+def run(*arguments):
+    return subprocess.run([COMMAND, "models", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_filter_finds_families_by_their_models():
+    found = json.loads(run("pythia", "--json").stdout)
+    assert [row["family"] for row in found] == ["GPT-NeoX and Pythia"]
+    assert "EleutherAI/pythia-70m" in found[0]["names"]
+
+
+def test_all_families_are_listed():
+    shown = run()
+    assert shown.returncode == 0
+    assert "GPT-2" in shown.stdout
+
+
+def test_nothing_found_is_said():
+    done = run("no-such-family")
+    assert done.returncode == 2
+    assert "no-such-family" in done.stderr
