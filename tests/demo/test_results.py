@@ -85,7 +85,7 @@ def test_a_text_ends_with_the_end_token(model):
     [
         ("ioi accuracy", 0.97),
         ("ioi logit difference", 4),
-        ("thanks accuracy", 0.9),
+        ("thanks preferred", 0.98),
         ("facts accuracy", 0.98),
         ("capitals accuracy", 0.98),
         ("pronouns preferred", 0.98),

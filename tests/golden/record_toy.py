@@ -28,7 +28,8 @@ CONFIGS = {
     },
     "26_final_rms_adjacent_extra_hooks": {
         **PLAIN, "final_rms": True, "positional_embedding_type": "rotary", "rotary_dim": 4,
-        "rotary_adjacent_pairs": True, "use_attn_result": True, "use_split_qkv_input": True, "use_hook_mlp_in": True, "use_hook_tokens": True,
+        "rotary_adjacent_pairs": True, "use_attn_result": True, "use_split_qkv_input": True,
+        "use_hook_mlp_in": True, "use_hook_tokens": True,
     },
     "27_attn_in": {**PLAIN, "use_attn_in": True, "use_attn_result": True},
     "28_ungroup_split_qkv": {

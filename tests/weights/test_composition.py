@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from annotations import unchecked
 from transformer_lens.weights import composition
 from transformer_lens.weights.composition import (
     CompositionScores,
@@ -178,7 +179,7 @@ def test_head_sizes_that_differ_between_qk_and_ov():
     ],
 )
 def test_errors(change, message):
-    with pytest.raises(WeightsError, match=message):
+    with unchecked(), pytest.raises(WeightsError, match=message):
         all_composition_scores("Q", **(random_weights() | change))
 
 
@@ -191,7 +192,7 @@ def test_layers_of_different_widths():
 
 @pytest.mark.parametrize("mode", ["q", "QK", "", None])
 def test_unknown_mode(mode):
-    with pytest.raises(WeightsError, match=f"mode is {mode!r}; composition is one of 'Q', 'K' and 'V'"):
+    with unchecked(), pytest.raises(WeightsError, match=f"mode is {mode!r}; composition is one of 'Q', 'K' and 'V'"):
         all_composition_scores(mode, **random_weights())
 
 

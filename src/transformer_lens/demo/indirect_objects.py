@@ -13,6 +13,7 @@ from transformer_lens.demo.names import HELD_OUT_NAMES, TRAIN_NAMES
 from transformer_lens.demo.prompts import Example, Prompts, Split, collect, fill, held_out
 from transformer_lens.demo.words import OBJECTS, PLACES
 
+# NOTE: none begins with a name: without a space in front it is another token, which held-out names never train.
 OPENINGS = (
     "When {A} and {B} went to the {place}, ",
     "After {A} and {B} went to the {place}, ",
@@ -20,23 +21,23 @@ OPENINGS = (
     "Then, {A} and {B} had a long talk at the {place}. ",
     "When {A} and {B} met at the {place}, ",
     "While {A} and {B} were working at the {place}, ",
-    "{A} and {B} went to the {place}, and ",
+    "Yesterday {A} and {B} went to the {place}, and ",
     "After the lunch, {A} and {B} went to the {place}. ",
     "When {A} and {B} were at the {place}, ",
     "The {place} was busy when {A} and {B} came in. ",
-    "{A} met {B} at the {place}, and ",
+    "Then {A} met {B} at the {place}, and ",
     "Once {A} and {B} left the {place}, ",
-    "{A} sat next to {B} in the {place}. ",
+    "Last week {A} sat next to {B} in the {place}. ",
     "Last week {A} and {B} visited the {place}, where ",
-    "{A} played with {B} near the {place}, and then ",
-    "{A} had lunch with {B} at the {place}. Later, ",
-    "{A} argued with {B} at the {place}, so ",
+    "Yesterday {A} played with {B} near the {place}, and then ",
+    "Then {A} had lunch with {B} at the {place}. Later, ",
+    "Last week {A} argued with {B} at the {place}, so ",
     "Because {A} and {B} liked the {place}, ",
     "As soon as {A} and {B} reached the {place}, ",
     "Before {A} and {B} left for the {place}, ",
     "One day {A} and {B} walked to the {place}, and ",
     "While {A} and {B} were waiting at the {place}, ",
-    "{A} and {B} stayed at the {place} until ",
+    "Then {A} and {B} stayed at the {place} until ",
 )
 ACTS = (
     "gave {object} to",

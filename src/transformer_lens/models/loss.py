@@ -39,7 +39,7 @@ def lm_accuracy(
 
     Example:
         >>> import torch
-        >>> lm_accuracy(torch.nn.functional.one_hot(torch.tensor([[2, 0, 0]]), 3), torch.tensor([[1, 2, 1]])).item()
+        >>> lm_accuracy(torch.eye(3)[torch.tensor([[2, 0, 0]])], torch.tensor([[1, 2, 1]])).item()
         0.5
     """
     right = logits[:, :-1].argmax(-1) == tokens[:, 1:].to(logits.device)

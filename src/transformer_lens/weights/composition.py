@@ -13,7 +13,7 @@ from transformer_lens.weights.factored_matrix import FactoredMatrix, upcast_for_
 from transformer_lens.weights.matrix_index import WeightsError
 
 CompositionMode = Literal["Q", "K", "V"]
-LayerWeights = Float[Tensor, "layer head axis_in axis_out"] | Sequence[Tensor | None]
+LayerWeights = Float[Tensor, "_layer _head _in _out"] | Sequence[Tensor | None]
 """Weights of all layers: one stacked tensor, or one tensor for each layer and None where there is no attention."""
 
 BLOCK_FLOATS = 2_000_000  # floats held at once for each side: 8 MB
@@ -237,7 +237,7 @@ def _reduced(
 
 def _pair_scores(
     writes: Float[Tensor, "source rank d_model"],
-    reads: Float[Tensor, "reader rank d_model"],
+    reads: Float[Tensor, "reader reader_rank d_model"],
     wanted: Bool[Tensor, "source reader"],
 ) -> Float[Tensor, "source reader"]:
     """||w r^T|| / (||w|| ||r||) for all pairs, zero where not wanted.

@@ -193,7 +193,7 @@ class FactoredMatrix:
             return _chain(other[None, :], self.A, self.B)[..., 0, :]
         return FactoredMatrix(other @ self.A, self.B)
 
-    def __mul__(self, scalar: float | Tensor) -> "FactoredMatrix":
+    def __mul__(self, scalar: int | float | Tensor) -> "FactoredMatrix":
         """The matrix times one number (a Python number or a tensor of one element).
 
         Raises:
