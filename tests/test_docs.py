@@ -34,3 +34,9 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if not target.startswith("http"):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_bridge_page_runs(capsys):
+    (block,) = python_blocks(ROOT / "docs" / "bridge.md")
+    exec(compile(block, "bridge.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == [" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])"]

@@ -243,7 +243,7 @@ def _no_projection(config: HFConfig) -> dict[str, Any]:
     if config["word_embed_proj_dim"] != config["hidden_size"]:
         raise UnsupportedModelError(
             f"OPT with word_embed_proj_dim={config['word_embed_proj_dim']} has projections around its layers, which "
-            "HookedTransformer has not; TransformerBridge runs it."
+            "HookedTransformer has not; it is for TransformerBridge."
         )
     return {}
 

@@ -117,7 +117,7 @@ def rotary_from(parameters: Mapping[str, Any], d_head: int, context: int | None 
             fields |= _yarn(left, context)
         case _:
             raise UnsupportedModelError(
-                f"Rotary positions of kind {kind!r} are not for HookedTransformer; TransformerBridge runs them."
+                f"Rotary positions of kind {kind!r} are not for HookedTransformer but for TransformerBridge."
             )
     if left:
         raise UnsupportedModelError(f"rope_parameters sets {left}, which is not known for kind {kind!r}.")
@@ -176,7 +176,7 @@ def windows_by_layer(config: HFConfig) -> dict[str, Any]:
     types, window = config["layer_types"], config.get("sliding_window")
     if unknown := set(types) - set(kinds):
         raise UnsupportedModelError(
-            f"Layers of kind {', '.join(sorted(unknown))} are not for HookedTransformer; TransformerBridge runs them."
+            f"Layers of kind {', '.join(sorted(unknown))} are not for HookedTransformer but for TransformerBridge."
         )
     if "sliding_attention" not in types or not window:
         return {}
