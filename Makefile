@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: tour test lint types check clean bench
+.PHONY: tour test slow lint types check clean bench
 
 tour: $(VENV)/.tour
 	$(BIN)/transformer-lens tour
 
 test: $(VENV)/.test lint types
 	$(THREADS) $(BIN)/python -m pytest -n 2 -q
+
+slow: $(VENV)/.test
+	$(THREADS) $(BIN)/python -m pytest -n 2 -q -m slow tests
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

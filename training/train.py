@@ -30,7 +30,8 @@ class Recipe:
     """All that a run depends on."""
 
     seed: int = 0
-    steps: int = 2000
+    steps: int = 3000
+    few_until: int = 1500
     rows: int = 16
     d_model: int = 128
     n_layers: int = 4
@@ -131,7 +132,7 @@ def batch_of(recipe: Recipe, step: int) -> Rows:
 
     Documents go into the first row with room, longest first; one that fits nowhere is cut at the end of a row.
     """
-    stream = documents(f"{recipe.seed}/{step}")
+    stream = documents(f"{recipe.seed}/{step}", few=step < recipe.few_until)
     wanted, total, drawn = recipe.rows * CONTEXT, 0, []
     while total < wanted:
         drawn.append(next(stream))

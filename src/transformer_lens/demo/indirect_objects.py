@@ -63,6 +63,10 @@ def _templates(split: Split) -> tuple[str, ...]:
 
 
 TEMPLATES, HELD_OUT_TEMPLATES = _templates("train"), _templates("held_out")
+# A few fixed wordings, with which training begins: the head that reads the second subject is found on these.
+FEW_TEMPLATES = tuple(
+    f"{opening}{{S}} {ACTS[i % len(ACTS)]}" for i, opening in enumerate(OPENINGS) if held_out("train", i, i % len(ACTS))
+)
 # The subject stands at the very end, where one look back finds it: the easy cases come first in learning.
 NEAR = (
     "{A} and {B} were at the {place}. {S} called",
@@ -141,10 +145,16 @@ def draw_near(rng: random.Random, split: Split, names: Sequence[str] | None = No
     return _example(rng, rng.choice(NEAR), names or _names(split), subject_first=rng.random() < 0.5)
 
 
-def ioi_text(rng: random.Random, names: Sequence[str] | None = None) -> tuple[str, str, str]:
-    """One training text in two parts, the second beginning with the answer, and the subject as the text has it."""
-    (draw,) = rng.choices((draw_ioi, draw_near, draw_thanks), (0.6, 0.25, 0.15))
-    example = draw(rng, "train", names)
+def ioi_text(rng: random.Random, names: Sequence[str] | None = None, *, few: bool = False) -> tuple[str, str, str]:
+    """One training text in two parts, the second beginning with the answer, and the subject as the text has it.
+
+    With `few`, from a few fixed wordings.
+    """
+    (draw,) = rng.choices((draw_ioi, draw_near, draw_thanks), (0.5, 0.35, 0.15) if few else (0.6, 0.25, 0.15))
+    if few and draw is draw_ioi:
+        example = _example(rng, rng.choice(FEW_TEMPLATES), names or TRAIN_NAMES, subject_first=rng.random() < 0.5)
+    else:
+        example = draw(rng, "train", names)
     front = ""
     # A word that stands for a name may be known with a space in front alone, so it does not begin the text.
     if rng.random() < 0.3 or (names is not None and example.prompt.startswith(tuple(names))):

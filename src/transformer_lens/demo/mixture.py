@@ -21,11 +21,11 @@ from transformer_lens.demo.signatures import docstring_text
 from transformer_lens.demo.words import HELD_OUT_ARGUMENTS
 
 SHARES: Mapping[str, float] = {
-    "ioi": 0.25,
-    "induction": 0.22,
-    "greater_than": 0.15,
+    "ioi": 0.30,
+    "induction": 0.20,
+    "greater_than": 0.13,
     "glue": 0.12,
-    "docstring": 0.12,
+    "docstring": 0.11,
     "facts": 0.10,
     "pronoun": 0.06,
     "successor": 0.04,
@@ -51,10 +51,11 @@ class Document:
     weights: tuple[float, ...]
 
 
-def documents(seed: object, shares: Mapping[str, float] = SHARES) -> Iterator[Document]:
+def documents(seed: object, shares: Mapping[str, float] = SHARES, *, few: bool = False) -> Iterator[Document]:
     """An endless stream of training documents in which each task keeps its share of the tokens.
 
-    Most begin with BOS; text documents end with it, since the same token ends a text.
+    With `few`, indirect-object texts come from a few fixed wordings, with which training begins. Most documents begin
+    with BOS; texts end with it, since the same token ends a text.
 
     >>> first = next(documents(seed=0))
     >>> len(first.ids) == len(first.weights)
@@ -64,7 +65,7 @@ def documents(seed: object, shares: Mapping[str, float] = SHARES) -> Iterator[Do
     spent = {task: rng.random() for task in shares}
     while True:
         task = min(spent, key=lambda name: spent[name] / shares[name])
-        document = SPECIAL[task](rng) if task in SPECIAL else _document(task, rng, TEXTS[task](rng))
+        document = SPECIAL[task](rng, few) if task in SPECIAL else _document(task, rng, TEXTS[task](rng))
         spent[task] += len(document.ids)
         yield document
 
@@ -80,8 +81,8 @@ def _stand_in_arguments() -> tuple[str, ...]:
     return tuple(word.strip() for word in spaced_words() if word.strip() not in HELD_OUT_ARGUMENTS)
 
 
-def _ioi(rng: random.Random) -> Document:
-    before, after, subject = ioi_text(rng, _stand_ins() if rng.random() < 0.5 else None)
+def _ioi(rng: random.Random, few: bool) -> Document:
+    before, after, subject = ioi_text(rng, _stand_ins() if rng.random() < 0.5 else None, few=few)
     document = _document("ioi", rng, before + after)
     answer = len(document.ids) - len(encoder().encode(after + BOS).ids)
     again = single_token(subject)
@@ -113,7 +114,7 @@ def _document(task: str, rng: random.Random, text: str) -> Document:
     return Document(task, ids, (1.0,) * len(ids))
 
 
-def _induction(rng: random.Random) -> Document:
+def _induction(rng: random.Random, few: bool) -> Document:
     """Uniform tokens of the vocabulary, two or three times over; the first copy tells little and counts little."""
     bos = bos_id()
     period, copies = int(math.exp(rng.uniform(math.log(SHORTEST), math.log(LONGEST + 1)))), rng.randint(2, 3)
@@ -122,4 +123,4 @@ def _induction(rng: random.Random) -> Document:
     return Document("induction", ids, (0.0, *(FIRST_COPY_WEIGHT,) * period, *(1.0,) * (period * (copies - 1))))
 
 
-SPECIAL: Mapping[str, Callable[[random.Random], Document]] = {"ioi": _ioi, "induction": _induction}
+SPECIAL: Mapping[str, Callable[[random.Random, bool], Document]] = {"ioi": _ioi, "induction": _induction}
