@@ -20,8 +20,8 @@ SOFTCAP_DISABLED = -1.0
 class HookedTransformerConfig(TransformerLensConfig):
     """Configuration of a HookedTransformer. Give it as keywords, or as a dict to `from_dict`.
 
-    Every field acts; one that is unknown, contradicts another or would have no effect is refused. (d_mlp and act_fn beside
-    attn_only=True are let pass, as configurations written by 3.9 carry them.)
+    Every field acts; one that is unknown, contradicts another or would have no effect is refused. Only d_mlp and act_fn
+    beside attn_only=True are let pass, as configurations written by 3.9 carry them.
 
     Attributes:
         act_fn: activation of the MLP: relu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, silu, solu,
