@@ -20,7 +20,7 @@ from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_s
 from transformer_lens.specs.rules import rotary, rotary_by_layer_type
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
-from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.anatomy import SpecAnatomy
 
 # Arguments that say which files are loaded, and how.
 FOR_LOADING = (
@@ -55,7 +55,7 @@ class Booted:
     """A transformers model, where its parts are, and its tokenizer."""
 
     model: PreTrainedModel
-    anatomy: Anatomy
+    anatomy: SpecAnatomy
     tokenizer: Any
 
 
@@ -109,7 +109,7 @@ def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
     return model.to(request.device or default_device())
 
 
-def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Anatomy:
+def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> SpecAnatomy:
     """Where the parts of a transformers model are.
 
     Args:
@@ -142,7 +142,7 @@ def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> A
         "architecture": type(model).__name__, "original_architecture": type(model).__name__,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", True)),
     })  # fmt: skip
-    anatomy = Anatomy(spec, config, cfg, sizes)
+    anatomy = SpecAnatomy(spec, config, cfg, sizes)
     _check_parameters(anatomy, model)
     return anatomy
 
@@ -167,7 +167,7 @@ def _fields(spec: Spec, config: HFConfig) -> dict[str, Any]:
     return fields
 
 
-def _check_parameters(anatomy: Anatomy, model: PreTrainedModel) -> None:
+def _check_parameters(anatomy: SpecAnatomy, model: PreTrainedModel) -> None:
     known = {
         rule.hf.format(layer=layer, expert=0)
         for rule in anatomy.rules.values()

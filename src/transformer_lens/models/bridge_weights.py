@@ -26,7 +26,7 @@ class BridgeWeights:
     def _one(self, prefix: str, name: str, layer: int = 0) -> Tensor:
         found = self.host.weights.find(prefix, name, layer)
         if found is None:
-            raise TransformerLensError(f"{self.host.anatomy.spec.name} has no {name}.")
+            raise TransformerLensError(f"{self.host.anatomy.name} has no {name}.")
         return found
 
     def _stack(self, part: str, name: str) -> Tensor:
