@@ -165,6 +165,7 @@ class LayerPlaces:
         middle: name of the norm that reads it -> the stream between parts; a norm that the block has not is no view.
         attn, cross_attn, mixer, mlp: the parts it has.
         branch: the module whose input is the MLP's own branch of the stream.
+        in_stream: norms that stand in the stream itself, after a part (the first Transformer's way).
         others: further modules, name -> path.
     """
 
@@ -176,6 +177,7 @@ class LayerPlaces:
     mixer: MixerPlaces | None = None
     mlp: MlpPlaces | None = None
     branch: str | None = None
+    in_stream: frozenset[str] = frozenset()
     others: Mapping[str, str] = field(default_factory=dict)
 
 

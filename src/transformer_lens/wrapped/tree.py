@@ -13,7 +13,6 @@ from transformer_lens.wrapped.norms import NormPart
 from transformer_lens.wrapped.places import (
     AttentionPlaces,
     LayerPlaces,
-    Middle,
     MixerPlaces,
     MlpPlaces,
     NormPlace,
@@ -94,46 +93,44 @@ class _Grower:
         places = self.host.anatomy.layer(self.layer)
         block = View(self.host, places.path, layer=self.layer)
         self.slot(block, "hook_in", Activation(places.path, after=False))
-        if "ln1" in places.norms and "ln1" not in places.middle:
-            self.norm(block, "ln1", places.norms["ln1"])
+        last = "ln2" if places.cross_attn is None else "ln3"
+        self._before(block, "ln1", places)
         if places.attn is not None:
             self._attention(self.view(block, "attn", places.attn.path, f"{_LAYER}attn."), places.attn)
         if places.mixer is not None:
             self._mixer(block, places.mixer)
-        if "ln1" in places.middle:  # a norm after attention, in the stream itself
-            self._stream(block, "ln1", places)
-        if "ln1_post" in places.norms:
-            self.norm(block, "ln1_post", places.norms["ln1_post"])
-        self._stream(block, "ln2", places)
+        self._after(block, "ln1", places)
+        self._before(block, "ln2", places)
         if places.cross_attn is not None:
             view = self.view(block, "cross_attn", places.cross_attn.path, f"{_LAYER}cross_attn.")
             self._attention(view, places.cross_attn)
-            self._stream(block, "ln3", places)
+            self._after(block, "ln2", places)
+            self._before(block, "ln3", places)
         if places.branch is not None:
-            self.slot(block, "hook_mlp_in", Activation(places.branch, after=False, block=self._branch_rows(places)))
+            rows = self.rows if last in places.norms else ""
+            self.slot(block, "hook_mlp_in", Activation(places.branch, after=False, block=rows))
         if places.mlp is not None:
             self._mlp(block, places.mlp)
-        for name in ("ln2_post", "ln3_post"):
-            if name in places.norms:
-                self.norm(block, name, places.norms[name])
+        self._after(block, last, places)
         self.others(block, places.others)
         self.slot(block, "hook_out", Activation(places.path))
         return block
 
-    def _branch_rows(self, places: LayerPlaces) -> str:
-        return self.rows if "ln2" in places.norms else ""
-
-    def _stream(self, block: View, name: str, places: LayerPlaces) -> None:
+    def _before(self, block: View, name: str, places: LayerPlaces) -> None:
         """The stream where it is made, which is before the norm that reads it; that norm, if there is one."""
         norm, middle = places.norms.get(name), places.middle.get(name)
-        entry = None if middle is None else self._middle(middle)
-        if norm is not None:
+        entry = None if middle is None else Stream(middle.path, middle.base, middle.times)
+        if norm is not None and name not in places.in_stream:
             self.norm(block, name, norm, entry)
-        elif entry is not None:
+        elif entry is not None and norm is None:
             self.slot(self.view(block, name, None), "hook_in", entry)
 
-    def _middle(self, middle: Middle) -> Stream:
-        return Stream(middle.path, middle.base, middle.times)
+    def _after(self, block: View, name: str, places: LayerPlaces) -> None:
+        """The norm of a part's output, or of the stream after it."""
+        if name in places.in_stream:
+            self.norm(block, name, places.norms[name])
+        if f"{name}_post" in places.norms:
+            self.norm(block, f"{name}_post", places.norms[f"{name}_post"])
 
     # --- attention and other mixers ---------------------------------------------------------------------------------
 
