@@ -27,8 +27,8 @@ class Plan:
         sizes: lengths of the axes that the family's patterns name; `layer` and `expert` are counts.
         layers: how many layers are wanted.
         tied: the unembedding is the transposed embedding.
-        kept: what the way back could not know, by canonical name: rows that were skipped, and tensors to which something
-            was added or which were scaled (both lose bits). Filled while loading.
+        kept: what the way back could not know, by canonical name: rows that were skipped, and tensors to which
+            something was added or which were scaled (both lose bits). Filled while loading.
     """
 
     spec: Spec
