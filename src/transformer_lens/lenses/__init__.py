@@ -4,15 +4,20 @@ from transformer_lens.lenses.attribution import DirectLogitAttribution, direct_l
 from transformer_lens.lenses.detectors import HeadScores, head_scores
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.sources import SourceAttribution, source_attribution
+from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean_kl, train_tuned_lens
 
 __all__ = [
     "DirectLogitAttribution",
     "HeadScores",
     "LogitLens",
     "SourceAttribution",
+    "TunedLens",
+    "TunedLensOptions",
     "direct_logit_attribution",
     "head_attribution",
     "head_scores",
     "logit_lens",
+    "mean_kl",
     "source_attribution",
+    "train_tuned_lens",
 ]
