@@ -2,7 +2,15 @@
 
 from transformer_lens.lenses.attribution import DirectLogitAttribution, direct_logit_attribution, head_attribution
 from transformer_lens.lenses.detectors import HeadScores, head_scores
+from transformer_lens.lenses.directions import (
+    SingularDirections,
+    TokenReading,
+    neuron_directions,
+    read_directions,
+    singular_directions,
+)
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
+from transformer_lens.lenses.patchscope import Patchscope, patchscope
 from transformer_lens.lenses.sources import SourceAttribution, source_attribution
 from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean_kl, train_tuned_lens
 
@@ -10,7 +18,10 @@ __all__ = [
     "DirectLogitAttribution",
     "HeadScores",
     "LogitLens",
+    "Patchscope",
+    "SingularDirections",
     "SourceAttribution",
+    "TokenReading",
     "TunedLens",
     "TunedLensOptions",
     "direct_logit_attribution",
@@ -18,6 +29,10 @@ __all__ = [
     "head_scores",
     "logit_lens",
     "mean_kl",
+    "neuron_directions",
+    "patchscope",
+    "read_directions",
+    "singular_directions",
     "source_attribution",
     "train_tuned_lens",
 ]
