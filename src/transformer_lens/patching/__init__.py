@@ -31,14 +31,21 @@ from transformer_lens.patching.activation_patching import (
 )
 from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import LogitDifference, Metric
+from transformer_lens.patching.nodes import Nodes, Receiver, Sender, UndefinedPathError
+from transformer_lens.patching.path_patching import At, path_patch
 from transformer_lens.patching.sweep import Plan, plan, sweep
 
 __all__ = [
+    "At",
     "Cell",
     "Intervention",
     "LogitDifference",
     "Metric",
+    "Nodes",
     "Plan",
+    "Receiver",
+    "Sender",
+    "UndefinedPathError",
     "activation_patch",
     "generic_activation_patch",
     "get_act_patch_attn_head_all_pos_every",
@@ -66,6 +73,7 @@ __all__ = [
     "layer_head_vector_patch_setter",
     "layer_pos_head_vector_patch_setter",
     "layer_pos_patch_setter",
+    "path_patch",
     "plan",
     "sweep",
 ]
