@@ -29,6 +29,7 @@ from transformer_lens.patching.activation_patching import (
     layer_pos_head_vector_patch_setter,
     layer_pos_patch_setter,
 )
+from transformer_lens.patching.attribution_patching import attribution_patch
 from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import LogitDifference, Metric
 from transformer_lens.patching.nodes import Nodes, Receiver, Sender, UndefinedPathError
@@ -47,6 +48,7 @@ __all__ = [
     "Sender",
     "UndefinedPathError",
     "activation_patch",
+    "attribution_patch",
     "generic_activation_patch",
     "get_act_patch_attn_head_all_pos_every",
     "get_act_patch_attn_head_by_pos_every",

@@ -103,8 +103,8 @@ def path_patch(
         for streams in arriving
         for nodes in receiving
     ]
-    values: Tensor = sweep(model, tokens, cells, metric, max_rows=max_rows)
-    return values.unflatten(0, (len(sending), len(receiving)))
+    values = sweep(model, tokens, cells, metric, max_rows=max_rows)
+    return values.reshape(len(sending), len(receiving), *values.shape[1:])
 
 
 def _set(nodes: NodeSet) -> Sequence[Node]:
