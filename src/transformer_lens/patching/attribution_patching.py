@@ -86,7 +86,8 @@ def attribution_patch(
             backward.blocked.update(blockable[layer])
             total = total + estimate.rows(corrupted, backward.gradients(again=layer < n_layers - 1)).abs()
     # NOTE: with its own layer left out an activation has no effect at all, so one of the layers adds nothing.
-    return total.sum(0) / (n_layers - 1)
+    mean: Tensor = total.sum(0) / (n_layers - 1)
+    return mean
 
 
 def _outputs(model: Any, layer: int) -> list[str]:
