@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import transformer_lens.models.bridge_readout  # noqa: F401 - registers what is known of bridges
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
