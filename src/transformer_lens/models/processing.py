@@ -188,7 +188,8 @@ class _Incoming(MutableMapping[str, Tensor]):
         # of another model (from_pretrained with hf_model), which must not change. What processing makes is nobody
         # else's, so it is taken over where it fits.
         parameter = self.parameters[name]
-        fits = value.stride() == parameter.stride() and value.dtype == parameter.dtype
+        layout = torch.empty_like(parameter.data, device="meta").stride()
+        fits = value.stride() == layout and value.dtype == parameter.dtype
         parameter.data = value.to(parameter.device) if fits else torch.empty_like(parameter.data).copy_(value)
         self.weights[name] = parameter.data
         self.placed.add(name)
