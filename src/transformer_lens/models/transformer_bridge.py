@@ -32,6 +32,8 @@ from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
 Tokens = Int[Tensor, "batch pos"]
+_SIZES = ("d_model", "d_head", "n_heads", "n_layers", "d_vocab")
+_FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "default_prepend_bos")
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
@@ -89,11 +91,14 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         hf_model: Any = None,
         n_ctx: int | None = None,
         revision: str | None = None,
+        code_revision: str | None = None,
         checkpoint_index: int | None = None,
         checkpoint_value: int | None = None,
         device_map: str | dict[str, Any] | None = None,
+        n_devices: int | None = None,
         max_memory: dict[Any, Any] | None = None,
         offload_folder: str | os.PathLike[str] | None = None,
+        **hf_arguments: Any,
     ) -> Self:
         """The bridge over the model of this name.
 
@@ -106,10 +111,14 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             load_weights: False builds the model with new random weights.
             trust_remote_code: let the model bring its own code.
             model_class: the transformers class to load with; None: AutoModelForCausalLM.
-            hf_model: a model in memory. It is neither copied nor changed.
+            hf_model: a model in memory, which may have LoRA adapters (a PeftModel). It is neither copied nor changed.
             n_ctx: the longest text to cut to.
             revision, checkpoint_index, checkpoint_value: which version of a model on the hub.
-            device_map, max_memory, offload_folder: as transformers' from_pretrained takes them.
+            code_revision: which version of the code that a model brings.
+            device_map, max_memory, offload_folder: as transformers' from_pretrained takes them (needs accelerate).
+            n_devices: spread the layers evenly over this many CUDA devices.
+            hf_arguments: further arguments of transformers' from_pretrained (quantization_config, tp_plan,
+                attn_implementation, cache_dir, token, …).
 
         Raises:
             UnknownNameError: no model has this name.
@@ -128,9 +137,9 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         request = BootRequest(
             hf_config_overrides=hf_config_overrides, device=device, dtype=dtype, tokenizer=tokenizer,
             load_weights=load_weights, trust_remote_code=trust_remote_code, model_class=model_class,
-            hf_model=hf_model, n_ctx=n_ctx, revision=revision, checkpoint_index=checkpoint_index,
-            checkpoint_value=checkpoint_value, device_map=device_map, max_memory=max_memory,
-            offload_folder=offload_folder,
+            hf_model=hf_model, n_ctx=n_ctx, revision=revision, code_revision=code_revision,
+            checkpoint_index=checkpoint_index, checkpoint_value=checkpoint_value, device_map=device_map,
+            n_devices=n_devices, max_memory=max_memory, offload_folder=offload_folder, further=hf_arguments,
         )  # fmt: skip
         return cls(boot(model_name or type(hf_model).__name__, request))
 
@@ -412,9 +421,11 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
 
     @property
     def device(self) -> torch.device:
-        """Where the first parameter is."""
-        weight: Tensor = next(self.host.model.parameters())
-        return weight.device
+        """Where the first parameter is that is loaded."""
+        return next(
+            (parameter.device for parameter in self.host.model.parameters() if not parameter.is_meta),
+            torch.device("cpu"),  # all are fetched when they are needed, and inputs are moved where they must be
+        )
 
     @property
     def n_params_total(self) -> int:
@@ -463,6 +474,8 @@ def build_bridge_from_module(
     model: PreTrainedModel,
     architecture: str,
     *,
+    hf_config: Any = None,
+    tl_config: TransformerBridgeConfig | None = None,
     tokenizer: Any = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -473,11 +486,14 @@ def build_bridge_from_module(
     Args:
         model: the model; it is neither copied nor changed.
         architecture: transformers' name of its class, as a check.
+        hf_config: its configuration, as a check; it must be the model's own.
+        tl_config: its configuration in our words, as a check of the sizes; its flags (`use_attn_result`, …) and
+            `default_prepend_bos` are taken over.
         tokenizer, dtype, device: as in `TransformerBridge.boot_transformers`.
         model_name: what to call it.
 
     Raises:
-        ConfigurationError: the model is of another class.
+        ConfigurationError: the model is of another class, or has another configuration.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -487,6 +503,18 @@ def build_bridge_from_module(
     """
     if architecture != type(model).__name__:
         raise ConfigurationError(f"architecture={architecture!r}, and the model is a {type(model).__name__}.")
-    return TransformerBridge.boot_transformers(
+    if hf_config is not None and hf_config.to_dict() != model.config.to_dict():
+        raise ConfigurationError(
+            "hf_config is not the configuration of this model: leave it out, or give model.config."
+        )
+    bridge = TransformerBridge.boot_transformers(
         model_name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device
     )
+    if tl_config is not None:
+        wrong = [name for name in _SIZES if getattr(tl_config, name) != getattr(bridge.cfg, name)]
+        if wrong:
+            says = ", ".join(f"{name}={getattr(bridge.cfg, name)}" for name in wrong)
+            raise ConfigurationError(f"tl_config does not describe this model, which has {says}.")
+        for name in _FLAGS:
+            setattr(bridge.cfg, name, getattr(tl_config, name))
+    return bridge

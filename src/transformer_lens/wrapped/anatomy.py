@@ -14,6 +14,7 @@ from transformer_lens.specs.reading import HFConfig
 from transformer_lens.specs.spec import Spec, Weight
 from transformer_lens.weights.layouts import from_canonical, to_canonical
 from transformer_lens.wrapped.columns import Columns, columns
+from transformer_lens.wrapped.stored import refuse_unplain, weight_of
 
 _LAYER = "blocks.{layer}."
 # A bias -> the matrix beside it, and which of that matrix's axes it has.
@@ -113,8 +114,7 @@ class Weights:
 
     def _tensor(self, rule: Weight, layer: int) -> Tensor:
         path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
-        tensor: Tensor = getattr(self.model.get_submodule(path), leaf)
-        return tensor
+        return weight_of(self.model.get_submodule(path), leaf, path)
 
     def _factor(self, rule: Weight) -> float:
         return self.anatomy.spec.factors[rule.times](self.anatomy.config) if rule.times else 1.0
@@ -140,8 +140,11 @@ class Weights:
 
         Raises:
             ValueError: it has another shape.
+            UnreadableWeightError: it is quantised, has an adapter, or is not loaded here.
         """
         rule = self.anatomy.rules[ours]
+        path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
+        refuse_unplain([(path, self.model.get_submodule(path), leaf)], f"Assigning {ours.format(layer=layer)}")
         tensor, factor = self._tensor(rule, layer), self._factor(rule)
         parts = to_canonical(rule, tensor, self.anatomy.sizes, factor)
         if parts[ours].shape != value.shape:
