@@ -13,6 +13,7 @@ from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
 from transformer_lens.hooks.names import bridge_aliases
+from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
 from transformer_lens.native.embed import Embed, PosEmbed, Unembed
 from transformer_lens.native.frame import Frame
@@ -142,8 +143,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         return self._capped(logits)
 
     def _capped(self, logits: Tensor) -> Tensor:
-        cap = self.cfg.output_logits_soft_cap
-        return cap * (logits / cap).tanh() if cap > 0 else logits
+        return apply_softcap(logits, self.cfg.output_logits_soft_cap)
 
     def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
         """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""

@@ -150,7 +150,7 @@ class Nodes:
 
     @cached_property
     def owners(self) -> tuple[tuple[int, ...], ...]:
-        """For each receiver the senders whose output depends on it: a head, the heads of a key head, an MLP; or none."""
+        """For each receiver the senders that it feeds: a head, the heads of a key head, an MLP; none for logits."""
         place = {(sender.layer, sender.head): index for index, sender in enumerate(self.senders)}
         group = self.n_heads // self.n_key_heads
         owners: list[tuple[int, ...]] = []
