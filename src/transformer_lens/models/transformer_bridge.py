@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,6 +19,7 @@ from transformer_lens.hooks import HookPoint
 from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
+from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
 from transformer_lens.models.hooked_transformer import Loss, Output
@@ -37,7 +37,7 @@ _FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
-class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing):
+class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing, BridgeModule):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
@@ -416,58 +416,6 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
     def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
         """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
         self.cfg.use_hook_mlp_in = use_hook_mlp_in
-
-    # --- as a module: the transformers model's own parameters, and those of clients' modules in the view tree --------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the first parameter is that is loaded."""
-        return next(
-            (parameter.device for parameter in self.host.model.parameters() if not parameter.is_meta),
-            torch.device("cpu"),  # all are fetched when they are needed, and inputs are moved where they must be
-        )
-
-    @property
-    def n_params_total(self) -> int:
-        """How many numbers the model holds, embeddings, norms and biases included."""
-        return sum(parameter.numel() for parameter in self.host.model.parameters())
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """The transformers model's parameters under its names, then those of clients' modules."""
-        seen: set[int] = set()
-        for source in (self.host.model.named_parameters, super().named_parameters):
-            for name, parameter in source(prefix, recurse, remove_duplicate):
-                if id(parameter) not in seen or not remove_duplicate:
-                    seen.add(id(parameter))
-                    yield name, parameter
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """The transformers model's buffers under its names."""
-        return self.host.model.named_buffers(prefix, recurse, remove_duplicate)  # type: ignore[no-any-return]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's own state dict."""
-        return self.host.model.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict with the transformers model's names."""
-        return self.host.model.load_state_dict(state_dict, strict=strict, assign=assign)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.host.model._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        weight = next(self.host.model.parameters())
-        self.cfg.device, self.cfg.dtype = str(weight.device), weight.dtype
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch the transformers model to training mode, or out of it."""
-        self.host.model.train(mode)
-        return super().train(mode)
 
 
 def build_bridge_from_module(
