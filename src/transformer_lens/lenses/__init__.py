@@ -9,6 +9,7 @@ from transformer_lens.lenses.directions import (
     read_directions,
     singular_directions,
 )
+from transformer_lens.lenses.head_detector import detect_head
 from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.patchscope import Patchscope, patchscope
@@ -26,6 +27,7 @@ __all__ = [
     "TokenReading",
     "TunedLens",
     "TunedLensOptions",
+    "detect_head",
     "direct_logit_attribution",
     "head_attribution",
     "head_scores",
