@@ -1,7 +1,7 @@
 """Recorded names that are not here, or take other arguments, by reason. The list may only get shorter.
 
-A whole module stands for all its names, and `Class:` before names for its members. `test_signatures` fails when an entry
-has become available: take it out then.
+A whole module stands for all its names, and `Class:` before names for its members. `test_signatures` fails when an
+entry has become available: take it out then.
 """
 
 _NAMES = {
