@@ -29,17 +29,31 @@ from transformer_lens.patching.activation_patching import (
     layer_pos_head_vector_patch_setter,
     layer_pos_patch_setter,
 )
+from transformer_lens.patching.attribution_patching import attribution_patch
+from transformer_lens.patching.edge_attribution import edge_attribution
+from transformer_lens.patching.edges import run_with_edges, written
+from transformer_lens.patching.gradients import gradients
+from transformer_lens.patching.integrated_gradients import integrated_gradients
 from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import LogitDifference, Metric
+from transformer_lens.patching.nodes import Nodes, Receiver, Sender, UndefinedPathError
+from transformer_lens.patching.path_patching import At, path_patch
 from transformer_lens.patching.sweep import Plan, plan, sweep
 
 __all__ = [
+    "At",
     "Cell",
     "Intervention",
     "LogitDifference",
     "Metric",
+    "Nodes",
     "Plan",
+    "Receiver",
+    "Sender",
+    "UndefinedPathError",
     "activation_patch",
+    "attribution_patch",
+    "edge_attribution",
     "generic_activation_patch",
     "get_act_patch_attn_head_all_pos_every",
     "get_act_patch_attn_head_by_pos_every",
@@ -60,12 +74,17 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_post",
     "get_act_patch_resid_pre",
+    "gradients",
+    "integrated_gradients",
     "layer_head_dest_src_pos_pattern_patch_setter",
     "layer_head_pattern_patch_setter",
     "layer_head_pos_pattern_patch_setter",
     "layer_head_vector_patch_setter",
     "layer_pos_head_vector_patch_setter",
     "layer_pos_patch_setter",
+    "path_patch",
     "plan",
+    "run_with_edges",
     "sweep",
+    "written",
 ]

@@ -1,0 +1,129 @@
+"""What is changed in a run: an intervention at one hook point, and cells of several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transformer_lens.hooks.names import describe
+
+Value = Tensor | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
+"""What is put into a part: see `Intervention.value`. The one string is "zero"."""
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """A new value for a part of one activation.
+
+    Attributes:
+        hook: full name of a hook point.
+        value: what is put there: "zero", a tensor that broadcasts to the part, a cache (the same part of its activation
+            of the same name), or a function of the part.
+        pos: the position (for scores and patterns: the query) or several; None: all.
+        head: the head or several; None: all.
+        neuron: the last axis' index or several; None: all.
+
+    Example:
+        >>> Intervention("blocks.0.attn.hook_z", "zero", head=1).head
+        1
+    """
+
+    hook: str
+    value: Value
+    pos: int | Sequence[int] | None = None
+    head: int | Sequence[int] | None = None
+    neuron: int | Sequence[int] | None = None
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes of the hook's activation.
+
+        Raises:
+            ValueError: the catalogue of hook points does not know them, or one that is indexed is not there.
+        """
+        info = describe(self.hook)
+        if info is None:
+            raise ValueError(f"The axes of {self.hook!r} are not known, so it cannot be patched in a sweep.")
+        axes = info.axes.split()
+        if not {"pos", "query"} & set(axes):
+            raise ValueError(f"{self.hook} has axes {axes}; a sweep needs positions.")
+        for given, names in ((self.pos, ("pos", "query")), (self.head, ("head", "kv_head"))):
+            if given is not None and not set(names) & set(axes):
+                raise ValueError(f"{self.hook} has axes {axes}; it cannot be indexed by {names[0]}.")
+        return axes
+
+    @property
+    def position_axis(self) -> int:
+        """The axis over positions (for scores and patterns: over queries)."""
+        return next(place for place, axis in enumerate(self.axes) if axis in ("pos", "query"))
+
+    def index(self, positions: Sequence[int], first: int = 0) -> tuple[slice | list[int], ...]:
+        """The index of the part, at these positions, in an activation that begins at position `first`.
+
+        Every axis is kept, also one that is indexed by a single number.
+
+        Raises:
+            ValueError: two axes are indexed by scattered numbers; use two interventions.
+        """
+        index: list[slice | list[int]] = [slice(None)] * len(self.axes)
+        for place, axis in enumerate(self.axes):
+            if axis in ("pos", "query"):
+                index[place] = _run([p - first for p in positions])
+            elif axis in ("head", "kv_head") and self.head is not None:
+                index[place] = _run(_listed(self.head))
+        if self.neuron is not None:
+            index[-1] = _run(_listed(self.neuron))
+        if sum(isinstance(entry, list) for entry in index) > 1:
+            raise ValueError("Only one of pos, head and neuron can be scattered: use one intervention for each run.")
+        return tuple(index)
+
+    def positions(self, n_positions: int) -> list[int]:
+        """The positions that are changed, from the front."""
+        if self.pos is None:
+            return list(range(n_positions))
+        wanted = _listed(self.pos)
+        for position in wanted:
+            if not -n_positions <= position < n_positions:
+                raise ValueError(f"Position {position} is outside the {n_positions} positions of the run.")
+        return sorted({position % n_positions for position in wanted})
+
+    def new_value(
+        self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
+    ) -> Float[Tensor, "batch *part"]:
+        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them."""
+        if isinstance(self.value, str):
+            if self.value != "zero":
+                raise ValueError(f'A value is "zero", a tensor, a cache or a function; got {self.value!r}.')
+            return torch.zeros_like(part)
+        if isinstance(self.value, Tensor):
+            axis = self.position_axis
+            shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
+            value = self.value.to(part.device, part.dtype).expand(shape)
+            return value.narrow(axis, skipped, part.shape[axis])
+        if isinstance(self.value, Mapping):
+            return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
+        return self.value(part)
+
+
+Cell = Intervention | Sequence[Intervention]
+
+
+def interventions_of(cell: Cell) -> tuple[Intervention, ...]:
+    """The interventions of a cell, which may be a single one."""
+    return (cell,) if isinstance(cell, Intervention) else tuple(cell)
+
+
+def _listed(index: int | Sequence[int]) -> list[int]:
+    return [index] if isinstance(index, int) else [int(i) for i in index]
+
+
+def _run(numbers: list[int]) -> slice | list[int]:
+    # Neighbours become a slice, which is a view and leaves the order of axes alone.
+    first = numbers[0] if numbers else 0
+    if numbers == list(range(first, first + len(numbers))) and first >= 0:
+        return slice(first, first + len(numbers))
+    return numbers
