@@ -37,6 +37,7 @@ _REGISTRY = dict.fromkeys(
     ),
     "transformer_lens.models.registry",
 )
+_PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
     "attention": ("attention", ("Attention",)),
     "grouped_query_attention": ("attention", ("GroupedQueryAttention",)),
@@ -87,6 +88,7 @@ MODULES: dict[str, dict[str, str]] = {
     "model_bridge.transformer_bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
@@ -96,6 +98,7 @@ MODULES: dict[str, dict[str, str]] = {
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
+    "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,
     "utilities": _legacy_utilities.ALL,
     **{f"utilities.{module}": table for module, table in _legacy_utilities.UTILITIES.items()},
