@@ -1,5 +1,6 @@
 """Patching: put activations of one run into another, many at a time, and see what changes."""
 
+from transformer_lens.patching.ablation import Ablation, ablate, knock_out, part_labels
 from transformer_lens.patching.activation_patching import (
     activation_patch,
     generic_activation_patch,
@@ -36,11 +37,12 @@ from transformer_lens.patching.gradients import gradients
 from transformer_lens.patching.integrated_gradients import integrated_gradients
 from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import LogitDifference, Metric
-from transformer_lens.patching.nodes import Nodes, Receiver, Sender, UndefinedPathError
-from transformer_lens.patching.path_patching import At, path_patch
+from transformer_lens.patching.nodes import At, Nodes, Receiver, Sender, UndefinedPathError
+from transformer_lens.patching.path_patching import path_patch
 from transformer_lens.patching.sweep import Plan, plan, sweep
 
 __all__ = [
+    "Ablation",
     "At",
     "Cell",
     "Intervention",
@@ -51,6 +53,7 @@ __all__ = [
     "Receiver",
     "Sender",
     "UndefinedPathError",
+    "ablate",
     "activation_patch",
     "attribution_patch",
     "edge_attribution",
@@ -76,12 +79,14 @@ __all__ = [
     "get_act_patch_resid_pre",
     "gradients",
     "integrated_gradients",
+    "knock_out",
     "layer_head_dest_src_pos_pattern_patch_setter",
     "layer_head_pattern_patch_setter",
     "layer_head_pos_pattern_patch_setter",
     "layer_head_vector_patch_setter",
     "layer_pos_head_vector_patch_setter",
     "layer_pos_patch_setter",
+    "part_labels",
     "path_patch",
     "plan",
     "run_with_edges",
