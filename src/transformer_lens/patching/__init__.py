@@ -30,8 +30,10 @@ from transformer_lens.patching.activation_patching import (
     layer_pos_patch_setter,
 )
 from transformer_lens.patching.interventions import Cell, Intervention
-from transformer_lens.patching.metrics import LogitDifference, Metric
-from transformer_lens.patching.sweep import Plan, plan, sweep
+from transformer_lens.patching.metrics import KLDivergence, LogitDifference, Loss, Metric, Probability, Rank, Reading
+from transformer_lens.patching.planner import Plan
+from transformer_lens.patching.sweep import SlowSweepWarning, Sweep, plan, sweep
+from transformer_lens.patching.values import MeanOf, Resampled, Transformed, reference_means
 
 __all__ = [
     "Cell",

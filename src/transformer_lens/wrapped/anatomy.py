@@ -116,6 +116,10 @@ class Weights:
         tensor: Tensor = getattr(self.model.get_submodule(path), leaf)
         return tensor
 
+    def factor(self, ours: str) -> float:
+        """What HF multiplies this matrix's product by; it is a part of the canonical tensor."""
+        return self._factor(self.anatomy.rules[ours])
+
     def _factor(self, rule: Weight) -> float:
         return self.anatomy.spec.factors[rule.times](self.anatomy.config) if rule.times else 1.0
 
