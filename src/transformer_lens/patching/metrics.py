@@ -193,8 +193,6 @@ def _of_rows(token: Tokens, batch: int) -> Int[Tensor, "batch"]:
     return torch.as_tensor(token).expand(batch)
 
 
-def _of_answer(
-    logits: Float[Tensor, "*cell batch pos token"], answer: Tokens
-) -> Float[Tensor, "*cell batch"]:
+def _of_answer(logits: Float[Tensor, "*cell batch pos token"], answer: Tokens) -> Float[Tensor, "*cell batch"]:
     tokens = _of_rows(answer, logits.shape[-3]).to(logits.device)
     return logits[..., 0, :].gather(-1, tokens.expand(logits.shape[:-2])[..., None])[..., 0]

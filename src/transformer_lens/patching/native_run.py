@@ -32,11 +32,7 @@ class NativeRun(PlainRun):
         )
         self.logits, self.activations = logits, cache
         self.streams = [cache[name] for name in (*streams, last)]
-        mask = (
-            self.past.previous_attention_mask
-            if self.prefix
-            else model.input_to_embed(tokens, **request.inputs())[3]
-        )
+        mask = self.past.previous_attention_mask if self.prefix else model.input_to_embed(tokens, **request.inputs())[3]
         self.mask = None if mask is None or bool(mask.all()) else mask
 
     def can_replay(self, hook: str) -> bool:

@@ -92,7 +92,9 @@ class Plan:
         """Multiplications and additions of the sweep, estimated."""
         costs = self.costs
         waves = sum(
-            costs.flops(costs.n_layers - max(layer, 0), wave.first) for wave in self.waves() for layer, _ in wave.members
+            costs.flops(costs.n_layers - max(layer, 0), wave.first)
+            for wave in self.waves()
+            for layer, _ in wave.members
         )
         return waves + len(self.looped) * costs.flops(costs.n_layers, 0) + costs.flops(costs.n_layers, 0)
 

@@ -121,7 +121,12 @@ class Transformed(_Derived):
 
 @torch.no_grad()
 def reference_means(
-    model: Any, tokens: Int[Tensor, "row pos"], hooks: Sequence[str], *, batch_size: int = 8, over_positions: bool = True
+    model: Any,
+    tokens: Int[Tensor, "row pos"],
+    hooks: Sequence[str],
+    *,
+    batch_size: int = 8,
+    over_positions: bool = True,
 ) -> dict[str, Float[Tensor, "1 *shape"]]:
     """The mean of activations over a reference distribution, by hook name; for mean ablation.
 

@@ -37,9 +37,7 @@ class _Past(DynamicLayer):
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """All keys and values, the new ones last."""
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
@@ -150,7 +148,9 @@ class Replay:
         if first > 0:
             assert self.cache is not None
             inputs |= {
-                name: inputs[name][:, first:] for name in ("input_ids", "inputs_embeds", "position_ids") if name in inputs
+                name: inputs[name][:, first:]
+                for name in ("input_ids", "inputs_embeds", "position_ids")
+                if name in inputs
             }
             inputs |= {"past_key_values": past_of(self.cache, first, copies), "use_cache": True}
         seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
