@@ -13,6 +13,19 @@ from torch import Tensor
 SliceInput = int | tuple[int, ...] | list[int] | Tensor | NDArray[Any] | slice | None
 
 
+def to_python_int(value: Any) -> int | None:
+    """The value as an int if it is one whole number: an int, a numpy integer, or an integer tensor or array of one.
+
+    Example:
+        >>> to_python_int(torch.tensor(3)), to_python_int(np.int64(3)), to_python_int(3.0), to_python_int(True)
+        (3, 3, None, None)
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        whole = not value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind in "iu"
+        return int(value) if whole and value.ndim == 0 and value.dtype != torch.bool else None
+    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+
+
 class Slice:
     """A selection along one axis: None keeps all, an int one entry, a tuple is `slice(*tuple)`, a sequence picks.
 

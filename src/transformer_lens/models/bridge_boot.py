@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 
 from transformer_lens.config import TransformerBridgeConfig, default_device
@@ -21,6 +23,8 @@ from transformer_lens.specs.rules import rotary, rotary_by_layer_type
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
 from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.tree import grow
 
 # Arguments that say which files are loaded, and how.
 FOR_LOADING = (
@@ -52,11 +56,12 @@ class BootRequest:
 
 @dataclass(frozen=True)
 class Booted:
-    """A transformers model, where its parts are, and its tokenizer."""
+    """A transformers model, where its parts are, its tokenizer, and what puts views of the parts into a bridge."""
 
     model: PreTrainedModel
     anatomy: Anatomy
     tokenizer: Any
+    grow: Callable[[WrappedHost, nn.Module], None] = grow
 
 
 def boot(name: str, request: BootRequest) -> Booted:

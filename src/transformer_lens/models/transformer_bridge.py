@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import transformer_lens.models.bridge_readout  # noqa: F401 - registers what is known of bridges
 from transformer_lens.cache.activation_cache import ActivationCache
-from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
 from transformer_lens.hooks.names import native_aliases
@@ -23,10 +24,10 @@ from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
 from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
-from transformer_lens.wrapped.tree import grow
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
@@ -41,7 +42,7 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
     HF's eager attention. The model is not restructured: `parameters()` and `state_dict()` are its own. Hook points
     answer to both spellings (`blocks.0.attn.q.hook_out` and `blocks.0.attn.hook_q`).
 
-    Make one with `boot_transformers`.
+    Make one with `boot_transformers`, or with `boot_native` over a new model of this library's own.
 
     Attributes:
         original_model: the transformers model.
@@ -70,7 +71,7 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         if booted.tokenizer is not None:
             cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
         self.host = WrappedHost(booted.model, booted.anatomy)
-        grow(self.host, self)
+        booted.grow(self.host, self)
         self.training = booted.model.training
         self.setup()
 
@@ -132,6 +133,37 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             offload_folder=offload_folder,
         )  # fmt: skip
         return cls(boot(model_name or type(hf_model).__name__, request))
+
+    @classmethod
+    def boot_native(
+        cls,
+        config: HookedTransformerConfig | dict[str, Any],
+        tokenizer: Any = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        model_name: str = "native",
+    ) -> Self:
+        """A new model of this library's own transformer, with random weights, under the bridge's names.
+
+        Args:
+            config: a HookedTransformerConfig, a TransformerBridgeConfig, or a dict of fields.
+            tokenizer: used as it is; None: the model takes token ids.
+            device, dtype: where and what the weights are; None: as the configuration says.
+            model_name: what to call it.
+
+        Raises:
+            ConfigurationError: what a HookedTransformer of this configuration would refuse.
+
+        Example:
+            >>> bridge = TransformerBridge.boot_native({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16,
+            ...                                         "d_vocab": 20, "act_fn": "gelu"})
+            >>> bridge.run_with_cache(torch.tensor([[1, 2, 3]]))[1]["blocks.0.attn.q.hook_out"].shape
+            torch.Size([1, 3, 2, 4])
+        """
+        given = config if isinstance(config, dict) else config.to_dict()
+        asked = {"device": None if device is None else str(device), "dtype": dtype}
+        parts = NativeParts.of({**given, **{name: x for name, x in asked.items() if x is not None}}, model_name)
+        return cls(Booted(parts.model, parts.anatomy, tokenizer, parts.grow))
 
     @property
     def original_model(self) -> PreTrainedModel:

@@ -35,15 +35,19 @@ AXES = ("layer", "pos", "head_index", "head", "dest_pos", "src_pos")
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of patch: which activation, what its cells run over, and how one is made."""
+    """One kind of patch: which activation, what its cells run over besides layers, and how one is made."""
 
     activation: str
     axes: tuple[str, ...]
     setter: Setter
 
+    def hook(self, layer: int) -> str:
+        """The activation's hook at a layer."""
+        return get_act_name(self.activation, layer)
 
-_POS, _POS_HEAD, _HEAD = ("layer", "pos"), ("layer", "pos", "head"), ("layer", "head")
-_QUERY = ("layer", "head_index", "dest_pos")
+
+_POS, _POS_HEAD, _HEAD = ("pos",), ("pos", "head"), ("head",)
+_QUERY = ("head_index", "dest_pos")
 
 KINDS = {
     **{
@@ -62,7 +66,7 @@ KINDS = {
         f"attn_head_{name}_all_pos": _Kind(short, _HEAD, layer_head_vector_patch_setter)
         for name, short in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
     },
-    "attn_head_pattern_all_pos": _Kind("pattern", ("layer", "head_index"), layer_head_pattern_patch_setter),
+    "attn_head_pattern_all_pos": _Kind("pattern", ("head_index",), layer_head_pattern_patch_setter),
 }
 
 
@@ -194,7 +198,7 @@ def _cell(setter: Setter, activation: str, index: tuple[int, ...], clean: Mappin
         fields = PLANNED[setter]
         if len(fields) != len(index) - 1:
             raise ValueError(f"{setter.__name__} takes an index of layer, {', '.join(fields)}; got {index}.")
-        return Intervention(name, clean, **dict(zip(fields, index[1:], strict=True)))  # type: ignore[arg-type]
+        return Intervention(name, clean, **dict(zip(fields, index[1:], strict=True)))
 
     def edit(tensor: Tensor, hook: Any) -> Tensor:
         return setter(tensor, index, clean[name])
@@ -259,7 +263,14 @@ def activation_patch(
         raise ValueError(f"{kind!r} is no kind of patch: {', '.join(KINDS)}.")
     found = KINDS[kind]
     return generic_activation_patch(
-        model, corrupted_tokens, clean_cache, patching_metric, found.setter, found.activation, found.axes, **options
+        model,
+        corrupted_tokens,
+        clean_cache,
+        patching_metric,
+        found.setter,
+        found.activation,
+        ("layer", *found.axes),
+        **options,
     )
 
 
@@ -267,7 +278,7 @@ def _one(kind: str) -> Callable[..., Any]:
     def patch(model: Any, corrupted_tokens: Tensor, clean_cache: Any, patching_metric: Metrics, **options: Any) -> Any:
         return activation_patch(model, corrupted_tokens, clean_cache, patching_metric, kind, **options)
 
-    patch.__doc__ = f"`activation_patch` of the kind {kind!r}: over {', '.join(KINDS[kind].axes)}."
+    patch.__doc__ = f"`activation_patch` of the kind {kind!r}: over layer, {', '.join(KINDS[kind].axes)}."
     return patch
 
 

@@ -79,7 +79,8 @@ class BridgeRun(PlainRun):
         first = self.n_positions // 2 if what == "prefix" else 0
         if what == "prefix" and first == 0:
             return False
-        name = f"{what}, eager" if self.eager else what
+        # What holds for one row without padding need not hold for several, of which each has masks of its own.
+        name = f"{what}, {self.eager}, {self.batch > 1}, {real is None}"
         known = self.trust.holds(name)
         if known is not None:
             return known
@@ -148,7 +149,8 @@ class BridgeRun(PlainRun):
 
     @property
     def _ln_final(self) -> nn.Module:
-        return self.host.model.get_submodule(str(self.host.anatomy.path("ln_final")))
+        norm: nn.Module = self.host.model.get_submodule(str(self.host.anatomy.path("ln_final")))
+        return norm
 
     @property
     def _unembed(self) -> Any:

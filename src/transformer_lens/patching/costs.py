@@ -86,7 +86,7 @@ def default_budget(run: PlainRun) -> int:
     More rows at once are not faster, once they are as large as the weights that are read for them.
     """
     model = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
-    return max(LEAST_BUDGET, min(model, free_memory(run.streams[0].device) // 2))
+    return max(LEAST_BUDGET, min(int(model), free_memory(run.streams[0].device) // 2))
 
 
 def free_memory(device: torch.device) -> int:
@@ -99,6 +99,6 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS knows no free ones
-    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    return int(os.sysconf(pages)) * int(os.sysconf("SC_PAGE_SIZE"))

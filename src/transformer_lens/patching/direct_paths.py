@@ -125,7 +125,7 @@ def get_act_patch_direct_path_all_sources(
             component=component,
             metric=patching_metric,
             verbose=False,
-        )  # fmt: skip
+        )
         for layer in layers
     ]
     return torch.stack(values)

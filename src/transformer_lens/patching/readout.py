@@ -45,7 +45,9 @@ class WaveLogits:
 
     def of(self, cell: int, positions: Sequence[int]) -> Float[Tensor, "batch pos d_vocab"]:
         """The logits of a cell at these positions."""
-        run, key = self.run, tuple(positions)
+        run, key = self.run, tuple(sorted(set(positions)))
+        if key != tuple(positions):
+            return self.of(cell, key)[:, [key.index(position) for position in positions]]
         later = [position for position in positions if position >= self.first]
         earlier = run.logits[:, [position for position in positions if position < self.first]]
         if not later:
@@ -128,12 +130,15 @@ class LazyLogits(Tensor):
         if not isinstance(index, tuple) or len(index) < 2 or not isinstance(index[0], int | slice):
             return source.of(self.cell, range(n_positions))[index]
         at = index[1]
-        if isinstance(at, slice):
-            positions, inner = list(range(n_positions)[at]), slice(None)
-        elif isinstance(at, int) and -n_positions <= at < n_positions:
-            positions, inner = [at % n_positions], 0
+        positions: Sequence[int]
+        inner: Any
+        if isinstance(at, slice) or (isinstance(at, list) and all(isinstance(p, int) for p in at)):
+            positions = range(n_positions)[at] if isinstance(at, slice) else [range(n_positions)[p] for p in at]
+            inner = slice(None)
+        elif isinstance(at, int):
+            positions, inner = [range(n_positions)[at]], 0
         else:
-            positions, inner = list(range(n_positions)), at
+            positions, inner = range(n_positions), at
         return source.of(self.cell, positions)[(index[0], inner, *index[2:])]
 
 

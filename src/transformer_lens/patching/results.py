@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.extras import import_extra
 from transformer_lens.patching.statistics import (
     Alternative,
     Statistic,
@@ -116,9 +117,9 @@ class PatchingResult:
 
     def to_dataframe(self) -> Any:
         """A data frame with one row for each metric, patch type, patch and row of the batch (needs pandas)."""
-        metrics = self.metric_names if self.has_metric_axis else [None]
-        kinds = self.patch_type_names or [None]
-        rows = [None] if self.reduced else list(range(self.values.shape[-1]))
+        metrics: list[str | None] = [*self.metric_names] if self.has_metric_axis else [None]
+        kinds: list[str | None] = [None] if self.patch_type_names is None else [*self.patch_type_names]
+        rows: list[int | None] = [None] if self.reduced else [*range(self.values.shape[-1])]
         records = product(metrics, kinds, self.index, rows)
         table = []
         for (metric, kind, index, row), value in zip(records, self.values.flatten().tolist(), strict=True):
@@ -164,8 +165,4 @@ def make_df_from_ranges(column_max_ranges: Sequence[int], column_names: Sequence
 
 
 def _pandas() -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError('Data frames need pandas: pip install "transformer-lens[frames]".') from error
-    return pd
+    return import_extra("pandas", "A data frame", "pandas")

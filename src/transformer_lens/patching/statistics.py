@@ -54,7 +54,8 @@ def standard_error(values: Rows) -> PerCell:
     rows = values.shape[-1]
     if rows < 2:
         return torch.full_like(values[..., 0], torch.nan)
-    return values.std(-1) / rows**0.5
+    error: Tensor = values.std(-1) / rows**0.5
+    return error
 
 
 def bootstrap_interval(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -201,7 +202,7 @@ def reproduces(
         real: which positions are tokens; None: all.
     """
     tolerance = max(1e-4, 20 * torch.finfo(streams[0].dtype).eps)
-    for layer, (stream, wanted) in enumerate(zip(streams, streams[1:], strict=False)):
+    for layer, (stream, wanted) in enumerate(pairwise(streams)):
         found = replay.layer(layer, stream[:, first:].repeat(2, 1, 1), first, 2)
         wanted = wanted[:, first:].repeat(2, 1, 1)
         if found.shape != wanted.shape:
