@@ -26,6 +26,7 @@ from transformer_lens.wrapped.places import (
     NormPlace,
     Projection,
 )
+from transformer_lens.wrapped.stored import refuse_unplain, weight_of
 
 _LAYER = "blocks.{layer}."
 # Part of an MLP as people know it -> canonical matrix.
@@ -44,11 +45,23 @@ class Anatomy(ABC):
         name: what kind of model it is, for messages.
         config: the HF configuration.
         cfg: the same as fields of ours.
+        rules: canonical template -> the HF tensor that holds it, at every layer.
+        shared: canonical templates whose tensor another one holds too (one norm for attention and MLP).
+        sizes: lengths of the axes that rules name.
+        routed: whether the MLPs are mixtures of experts.
     """
 
     name: str
+    rules: dict[str, Weight]
+    shared: set[str]
+    sizes: Mapping[str, int]
     config: HFConfig
     cfg: HookedTransformerConfig
+
+    @property
+    @abstractmethod
+    def routed(self) -> bool:
+        """Whether the MLPs are mixtures of experts."""
 
     @abstractmethod
     def layer(self, layer: int) -> LayerPlaces:
@@ -62,6 +75,11 @@ class Anatomy(ABC):
     @abstractmethod
     def rule(self, ours: str, layer: int = 0) -> Weight | None:
         """Which tensor of HF's holds a canonical template at a layer; None: none does."""
+
+    def path(self, ours: str) -> str | None:
+        """The HF module that keeps a matrix ("blocks.{layer}.attn.W_Q") or is a norm ("ln_final"), or None."""
+        rule = self.rules.get(ours) or self.rules.get(f"{ours}.w")
+        return None if rule is None else rule.hf.rpartition(".")[0]
 
     @abstractmethod
     def sizes_at(self, layer: int) -> Mapping[str, int]:
@@ -138,11 +156,8 @@ class SpecAnatomy(Anatomy):
         return self.block.format(layer=layer)
 
     def path(self, ours: str) -> str | None:
-        """The HF module that keeps a matrix ("blocks.{layer}.attn.W_Q") or is a norm ("ln_final"), or None."""
-        rule = self.rules.get(ours) or self.rules.get(f"{ours}.w")
-        if rule is not None:
-            return rule.hf.rpartition(".")[0]
-        return self.spec.modules.get(ours)
+        """See `Anatomy.path`."""
+        return super().path(ours) or self.spec.modules.get(ours)
 
     @property
     def routed(self) -> bool:
@@ -175,7 +190,7 @@ class SpecAnatomy(Anatomy):
         names = ("ln1", "ln1_post", "ln2", "ln2_post")
         norms = {name: self._norm(f"{_LAYER}{name}", layer) for name in names}
         if f"{_LAYER}ln2.w" in self.shared:
-            norms["ln2"] = None  # one norm for both: it is ln1
+            norms["ln2"] = None  # one norm for both: it is ln1, and its weights read as ln2's too
         attn, mlp = self._attention(layer, norms["ln1"]), self._mlp(layer)
         ln2, post, middle, branch = norms["ln2"], norms["ln1_post"], {}, None
         if not self.cfg.parallel_attn_mlp:
@@ -189,6 +204,7 @@ class SpecAnatomy(Anatomy):
             attn=attn,
             mlp=mlp,
             branch=branch if ln2 is None else ln2.path,
+            one_norm=f"{_LAYER}ln2.w" in self.shared and self.cfg.parallel_attn_mlp,
         )
 
     # --- parts of a layer -------------------------------------------------------------------------------------------
@@ -290,14 +306,17 @@ class Weights:
 
     def _tensor(self, rule: Weight, layer: int) -> Tensor:
         path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
-        tensor: Tensor = getattr(self.model.get_submodule(path), leaf)
-        return tensor
+        return weight_of(self.model.get_submodule(path), leaf, path)
 
     def read(self, ours: str, layer: int = 0) -> Float[Tensor, "..."]:
         """The canonical tensor of a template."""
         rule = self._rule(ours, layer)
         sizes = self.anatomy.sizes_at(layer)
         return to_canonical(rule, self._tensor(rule, layer), sizes, self.anatomy.factor(rule))[ours]
+
+    def factor(self, rule: Weight) -> float:
+        """What a rule's tensors are multiplied by on their way to canonical."""
+        return self.anatomy.factor(rule)
 
     def _rule(self, ours: str, layer: int) -> Weight:
         rule = self.anatomy.rule(ours, layer)
@@ -321,13 +340,18 @@ class Weights:
 
         Raises:
             ValueError: it has another shape.
+            UnreadableWeightError: it is quantised, has an adapter, or is not loaded here.
         """
         rule, sizes = self._rule(ours, layer), self.anatomy.sizes_at(layer)
+        path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
+        refuse_unplain(
+            [(path, self.model.get_submodule(path), leaf)], f"Assigning {ours.replace('{layer}', str(layer))}"
+        )
         tensor, factor = self._tensor(rule, layer), self.anatomy.factor(rule)
         parts = to_canonical(rule, tensor, sizes, factor)
         if parts[ours].shape != value.shape:
             raise ValueError(
-                f"{ours.format(layer=layer)} has shape {tuple(parts[ours].shape)}; got {tuple(value.shape)}."
+                f"{ours.replace('{layer}', str(layer))} has shape {tuple(parts[ours].shape)}; got {tuple(value.shape)}."
             )
         parts[rule.parts[0].ours if ours in rule.copies else ours] = value.to(tensor)
         whole = from_canonical(rule, parts, sizes, factor)

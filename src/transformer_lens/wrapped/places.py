@@ -166,6 +166,7 @@ class LayerPlaces:
         attn, cross_attn, mixer, mlp: the parts it has.
         branch: the module whose input is the MLP's own branch of the stream.
         in_stream: norms that stand in the stream itself, after a part (the first Transformer's way).
+        one_norm: ln1 is the MLP's norm too.
         others: further modules, name -> path.
     """
 
@@ -178,6 +179,7 @@ class LayerPlaces:
     mlp: MlpPlaces | None = None
     branch: str | None = None
     in_stream: frozenset[str] = frozenset()
+    one_norm: bool = False
     others: Mapping[str, str] = field(default_factory=dict)
 
 

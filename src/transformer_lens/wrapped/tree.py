@@ -95,6 +95,8 @@ class _Grower:
         self.slot(block, "hook_in", Activation(places.path, after=False))
         last = "ln2" if places.cross_attn is None else "ln3"
         self._before(block, "ln1", places)
+        if places.one_norm:
+            block.__dict__["ln2"] = block.ln1
         if places.attn is not None:
             self._attention(self.view(block, "attn", places.attn.path, f"{_LAYER}attn."), places.attn)
         if places.mixer is not None:

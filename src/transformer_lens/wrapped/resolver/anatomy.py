@@ -48,6 +48,21 @@ class ResolvedAnatomy(Anatomy):
     around: Ends
     inputs: Mapping[str, Tensor] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        self.shared = set()
+        self.sizes = self.sizes_at(0)
+        self.rules = dict(self.around.rules)
+        first = self.layers[0]
+        for ours, rule in first.rules.items():
+            alike = all(layer.rules.get(ours) == rule and layer.sizes == first.sizes for layer in self.layers)
+            if alike:
+                self.rules[ours] = rule
+
+    @property
+    def routed(self) -> bool:
+        """See `Anatomy.routed`."""
+        return any(layer.places.mlp is not None and layer.places.mlp.router is not None for layer in self.layers)
+
     def layer(self, layer: int) -> LayerPlaces:
         """See `Anatomy.layer`."""
         return self.layers[layer].places

@@ -87,7 +87,14 @@ def layer_of(probe: Probe, block: Call, factors: Sequence[float], key_heads: int
         block.path, norms=norms, middle=middle, attn=attn, cross_attn=cross, mixer=mixer, mlp=mlp, branch=branch,
         in_stream=frozenset(in_stream), others=_others(probe, flow, list(by_kind.values()), shown),
     )  # fmt: skip
+    resolved.rules = {ours: _for_layers(rule, block.path) for ours, rule in resolved.rules.items()}
     return resolved
+
+
+def _for_layers(rule: Weight, block: str) -> Weight:
+    """A rule of one layer with `{layer}` in place of its number, so that those of like layers are equal."""
+    stack = block.rpartition(".")[0]
+    return replace(rule, hf=rule.hf.replace(f"{block}.", f"{stack}.{{layer}}.", 1))
 
 
 # --- sublayers ------------------------------------------------------------------------------------------------------
