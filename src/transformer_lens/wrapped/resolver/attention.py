@@ -17,9 +17,9 @@ from transformer_lens.wrapped.resolver.norms import norm_place
 from transformer_lens.wrapped.resolver.probe import Call, Core
 
 Rules = dict[str, Weight]
-_QUERY = "(head d_head) d_model -> head d_model d_head"
-_KEY = "(kv d_head) d_model -> kv d_model d_head"
-_VALUE = "(kv d_value) d_model -> kv d_model d_value"
+_QUERY = "(head d_head) d_read -> head d_read d_head"
+_KEY = "(kv d_head) d_read -> kv d_read d_head"
+_VALUE = "(kv d_value) d_read -> kv d_read d_value"
 _OUT = "d_model (head d_value) -> head d_value d_model"
 
 
@@ -166,8 +166,9 @@ def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     elif tuple(weight.shape) != (call.made.shape[-1], call.given.shape[-1]):
         return
     found.rules[ours] = Weight(f"{call.path}.weight", (Part(ours, axes),))
-    model_axis = "d_model"
-    found.sizes.setdefault(model_axis, call.made.shape[-1] if left.startswith(model_axis) else call.given.shape[-1])
+    for term, length in zip(_terms(left), (call.made.shape[-1], call.given.shape[-1]), strict=True):
+        if not term.startswith("("):
+            found.sizes[term] = length
     vector = call.module._parameters.get("bias")
     if vector is not None and vector.ndim == 1:
         first = _terms(left)[0]

@@ -109,7 +109,7 @@ def _sublayers(probe: Probe, flow: Flow) -> list[Sublayer]:
         while source.index in flow.posts:
             post, source = source if post is None else post, flow.posts[source.index]
         inside = probe.within(source)
-        scope = [source, *inside] if inside else probe.calls[begin : source.end]
+        scope = [source, *inside] if inside or begin > source.index else probe.calls[begin : source.end]
         path = source.path if inside else _common(flow.block, scope, source)
         begin = max(begin, write.call.end)
         parts.append(Sublayer(_kind(scope, source, parts), path, scope, source, write, post))
