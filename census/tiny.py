@@ -60,7 +60,7 @@ def size_of(name: str, value: Any) -> Any:
 
 
 def shrunk(fields: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's fields with small sizes, nested configurations included; one layer of each kind, at least two."""
+    """A configuration's fields with small sizes, nested configurations included: a layer of each kind, two at least."""
     counts = [value for name, value in fields.items() if LAYER_COUNTS.fullmatch(name) and isinstance(value, int)]
     by_layer = {name: value for name, value in fields.items() if isinstance(value, list) and len(value) in counts}
     layers = _one_of_each(by_layer, max(counts, default=0))

@@ -46,9 +46,7 @@ def is_linear(call: Call) -> bool:
     )  # fmt: skip
 
 
-def attention_of(
-    core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool
-) -> Found:
+def attention_of(core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool) -> Found:
     """Where the parts of one attention are.
 
     Args:
@@ -93,9 +91,7 @@ def _own_name(call: Call, core: Call) -> str:
 
 
 def _has_sinks(core: Core) -> bool:
-    return bool(
-        core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1
-    )
+    return bool(core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1)
 
 
 def _inner(core: Core, rotates: bool) -> tuple[Inner, ...]:
@@ -121,12 +117,14 @@ def _reads(
              for x, pattern in (("q", roles.QUERY), ("k", roles.KEY), ("v", roles.VALUE))}  # fmt: skip
     if all(call is not None for call in named.values()) and d_head:
         key = named["k"]
-        assert key is not None and key.made is not None
+        assert key is not None
+        assert key.made is not None
         kv = key.made.shape[-1] // d_head
         widths = {"q": (heads, d_head), "k": (kv, d_head), "v": (kv, d_value)}
         reads = {}
         for x, call in named.items():
-            assert call is not None and call.made is not None
+            assert call is not None
+            assert call.made is not None
             count, width = widths[x]
             if call.made.shape[-1] != count * width or count == 0:
                 continue
@@ -141,24 +139,26 @@ def _reads(
     if fused is not None and d_head:
         columns_of = _split(core, fused, heads, kv)
         if columns_of:
-            return (
-                {x: Projection(fused.path, columns, fused.made_changed, alone=False) for x, columns in columns_of.items()},
-                heads, columns_of["k"].index.shape[0],
-            )  # fmt: skip
+            changed = fused.made_changed
+            reads = {x: Projection(fused.path, columns_of[x], changed, alone=False) for x in columns_of}
+            return reads, heads, columns_of["k"].index.shape[0]
     return {}, heads, kv if heads % kv == 0 else heads
 
 
 def _rules_of_reads(named: dict[str, Call | None], found: Found, prefix: str) -> None:
     for x, axes in (("q", _QUERY), ("k", _KEY), ("v", _VALUE)):
         call = named[x]
-        assert call is not None and call.given is not None
+        assert call is not None
+        assert call.given is not None
         add_linear(found, call, f"{prefix}W_{x.upper()}", axes, bias=f"{prefix}b_{x.upper()}")
 
 
 def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     """Note the weight and the bias of a plain linear layer under canonical names."""
     weight = call.module._parameters["weight"]
-    assert weight is not None and call.given is not None and call.made is not None
+    assert weight is not None
+    assert call.given is not None
+    assert call.made is not None
     left, right = axes.split(" -> ")
     if tuple(weight.shape) == (call.given.shape[-1], call.made.shape[-1]) and type(call.module) is not nn.Linear:
         *inner, last = _terms(left)
@@ -247,5 +247,3 @@ def _output(core: Core, after: list[Call], found: Found, prefix: str, heads: int
     add_linear(found, chosen, f"{prefix}W_O", _OUT, bias=f"{prefix}b_O")
     columns = Columns(torch.arange(heads * width).view(heads, width), heads * width)
     return Projection(chosen.path, columns)
-
-
