@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transformer_lens.specs.axes import embeddings, norm, one, separate_attention
-from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, qk_norm
+from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, multipliers, qk_norm
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import activation, experts, heads, one_window, rotary, windows_by_layer
 from transformer_lens.specs.spec import Part, Weight
@@ -162,9 +162,9 @@ _GRANITE = f"{_L}.block_sparse_moe"
 GRANITE_MOE = GRANITE.but(
     name="Granite 3 MoE", model_types=("granitemoe",), architecture="GraniteMoeForCausalLM",
     fixed={"softmax_over_chosen_experts": True},
-    rules=(*GRANITE.rules, experts("num_local_experts")),
+    rules=(heads(), activation("hidden_act"), rotary, multipliers, experts("num_local_experts")),
     weights=(
-        *GRANITE.weights[:-3],
+        *(w for w in GRANITE.weights if ".mlp." not in w.parts[0].ours),
         one(f"{_GRANITE}.router.weight", f"{_BLOCK}mlp.W_gate.weight", _ROUTER,
             stored=(one(f"{_GRANITE}.router.layer.weight", f"{_BLOCK}mlp.W_gate.weight", _ROUTER),)),
         replace(_gate_and_in(f"{_GRANITE}.experts.gate_up_proj"),

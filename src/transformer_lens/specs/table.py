@@ -12,6 +12,7 @@ from transformer_lens.specs.spec import Fields, Spec
 FAMILIES: tuple[Spec, ...] = (
     gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT,
     layer_norm.BLOOM, layer_norm.FALCON, layer_norm.MPT, layer_norm.BIGCODE, layer_norm.STARCODER2, layer_norm.PHI,
+    layer_norm.PERSIMMON,
     layer_norm.OLMO, layer_norm.STABLELM, layer_norm.COHERE, layer_norm.COHERE2, layer_norm.NEMOTRON,
     llama.LLAMA, llama.MISTRAL, llama.MINISTRAL, llama.QWEN2, llama.QWEN3, llama.PHI3, llama.OLMO2, llama.OLMO3,
     llama.APERTUS, llama.ARCEE, llama.CWM, llama.ERNIE, llama.EXAONE4, llama.GLM, llama.GLM4, llama.GRANITE,

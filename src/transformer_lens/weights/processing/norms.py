@@ -31,6 +31,7 @@ ATTENTION = [
 ]
 MLP = [Reader("mlp.W_in", 0, "mlp.b_in")]
 GATED_MLP = [Reader("mlp.W_in", 0, None), Reader("mlp.W_gate", 0, None)]
+GATED_MLP_WITH_BIASES = [Reader("mlp.W_in", 0, "mlp.b_in"), Reader("mlp.W_gate", 0, "mlp.b_gate")]
 SOLU_LN = [Reader("mlp.W_out", 0, "mlp.b_out")]
 UNEMBED = [Reader("unembed.W_U", 0, "unembed.b_U")]
 # The router's matrix is mlp.W_gate.weight, and mlp.W_shared.weight weighs the expert that every token goes to.
@@ -49,7 +50,8 @@ def readers(part: Part, norm: str) -> list[Reader]:
         case _:
             routed = [name.removesuffix(".weight") for name in part if ROUTED.fullmatch(name)]
             known = [Reader(f"{name}.weight", 1, f"{name}.bias") for name in routed]
-            known = known or (GATED_MLP if "mlp.W_gate" in part else MLP)
+            gated = GATED_MLP_WITH_BIASES if "mlp.b_gate" in part else GATED_MLP
+            known = known or (gated if "mlp.W_gate" in part else MLP)
     return [reader for reader in known if reader.weight in part]
 
 
