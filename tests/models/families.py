@@ -1,5 +1,6 @@
 """A tiny random transformers model of each family: one row each, with sizes at which its mechanisms bite."""
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -117,7 +118,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 def hf_model(row: str, seed: int = 0) -> PreTrainedModel:
     """The model of this row, every parameter drawn at random; the same for the same seed."""
     model_type, fields = ROWS[row]
-    config = CONFIG_MAPPING[model_type](**{**IDS, **fields})
+    config = CONFIG_MAPPING[model_type](**copy.deepcopy({**IDS, **fields}))  # some write into what they are given
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     randomise(model, seed)
     return model
