@@ -122,6 +122,19 @@ NEMOTRON = LLAMA.but(
     ),
 )  # fmt: skip
 
+JAIS2 = LLAMA.but(
+    name="Jais 2", model_types=("jais2",), architecture="Jais2ForCausalLM", notes="", same=_EPS, fixed=_LN,
+    rules=NEMOTRON.rules,
+    weights=(
+        *embeddings("model.embed_tokens.weight"),
+        *norm(f"{_L}.input_layernorm", f"{_BLOCK}ln1", bias=True),
+        *norm(f"{_L}.post_attention_layernorm", f"{_BLOCK}ln2", bias=True),
+        *norm("model.norm", "ln_final", bias=True),
+        *separate_attention(f"{_L}.self_attn", bias=_flag("attention_bias")),
+        *plain_mlp(f"{_L}.mlp.up_proj", f"{_L}.mlp.down_proj", bias=_flag("mlp_bias")),
+    ),
+)  # fmt: skip
+
 
 def _bloom(config: HFConfig) -> dict[str, Any]:
     return {"d_mlp": 4 * config["hidden_size"], "n_ctx": config.get("seq_length") or 2048}

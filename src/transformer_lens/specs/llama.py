@@ -17,7 +17,7 @@ from transformer_lens.specs.axes import (
     plain_mlp,
     separate_attention,
 )  # fmt: skip
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import (
     activation,
     heads,
@@ -102,6 +102,10 @@ LLAMA = Spec(
     weights=(*_frame(), *_before(), *_ATTENTION, *_MLP_WITH_BIASES),
     notes="also Code Llama, Yi, Vicuna, TinyLlama, DeepSeek-LLM and whatever else calls itself llama",
 )
+
+# These are configurations of transformers' Llama.
+INTERNLM3 = LLAMA.but(name="InternLM 3", model_types=("internlm3",), notes="")
+IQUEST_CODER = LLAMA.but(name="IQuest-Coder", model_types=("iquestcoder",), notes="")
 
 
 def _mistral_windows(config: HFConfig) -> dict[str, Any]:
@@ -243,6 +247,28 @@ GRANITE = LLAMA.but(
     rules=(*LLAMA.rules, multipliers),
     weights=scaled(LLAMA.weights, W_E="embedding", W_U="logits", W_O="residual", b_O="residual", W_out="residual",
                    b_out="residual"),
+)  # fmt: skip
+
+
+def _post_norm(config: HFConfig) -> bool:
+    return bool(config["use_post_norm"])
+
+
+def _peri(config: HFConfig) -> dict[str, Any]:
+    if config["use_post_norm"] and config["residual_multiplier"] != 1:
+        raise UnsupportedModelError("HyperCLOVA X with both use_post_norm and a residual_multiplier is not known here.")
+    return {"use_normalization_before_and_after": _post_norm(config)}
+
+
+HYPERCLOVAX = GRANITE.but(
+    name="HyperCLOVA X", model_types=("hyperclovax",), architecture="HyperCLOVAXForCausalLM",
+    factors={"logits": lambda config: float(config["logits_scaling"])},
+    rules=(*GRANITE.rules, _peri),
+    weights=(
+        *GRANITE.weights,
+        *norm(f"{_L}.post_norm1", f"{_BLOCK}ln1_post", when=_post_norm),
+        *norm(f"{_L}.post_norm2", f"{_BLOCK}ln2_post", when=_post_norm),
+    ),
 )  # fmt: skip
 
 OLMO2 = LLAMA.but(
