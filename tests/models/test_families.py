@@ -64,6 +64,15 @@ def test_processing_keeps_log_probabilities(row):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::transformer_lens.weights.processing.process.ProcessingWarning")
+def test_processing_twice_is_processing_once(row):
+    model = HookedTransformer.from_pretrained(row, hf_model=families.hf_model(row), device="cpu")
+    once = {name: value.clone() for name, value in model.state_dict().items()}
+    model.process_weights_()
+    torch.testing.assert_close(dict(model.state_dict()), once, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
 def test_bfloat16_is_as_exact_as_transformers(row):
     hf = families.hf_model(row)
     narrow = copy.deepcopy(hf).to(torch.bfloat16)
