@@ -275,6 +275,35 @@ OPT = Spec(
     ),
 )
 
+
+def _no_blank_position(config: HFConfig) -> dict[str, Any]:
+    if (config["pad_token_id"] or 0) >= 2:
+        raise UnsupportedModelError(f"XGLM with pad_token_id={config['pad_token_id']} blanks a position.")
+    return {}
+
+
+_XGLM = "model.layers.{layer}"
+XGLM = OPT.but(
+    name="XGLM",
+    model_types=("xglm",),
+    architecture="XGLMForCausalLM",
+    sinusoidal_from=2,
+    modules={"pos_embed.W_pos": "model.embed_positions"},
+    ignored=(r"embed_positions\.weights$",),
+    same={"d_model": "d_model", "n_layers": "num_layers"},
+    rules=(heads("attention_heads", "", "d_model"), activation("activation_function"), _no_blank_position),
+    factors=_scaled_embedding("d_model"),
+    refuses={"add_cross_attention": ((False, None), "cross-attention")},
+    weights=(
+        *embeddings("model.embed_tokens.weight", times="embedding"),
+        *norm(f"{_XGLM}.self_attn_layer_norm", "blocks.{layer}.ln1", bias=True),
+        *norm(f"{_XGLM}.final_layer_norm", "blocks.{layer}.ln2", bias=True),
+        *norm("model.layer_norm", "ln_final", bias=True),
+        *separate_attention(f"{_XGLM}.self_attn", bias=True, names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_XGLM}.fc1", f"{_XGLM}.fc2"),
+    ),
+)
+
 _BIO = "biogpt.layers.{layer}"
 BIOGPT = OPT.but(
     name="BioGPT",

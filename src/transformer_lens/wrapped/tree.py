@@ -26,7 +26,7 @@ def grow(host: WrappedHost, root: nn.Module) -> None:
     embed = ends.view(root, "embed", ends.path("embed.W_E"), "embed.")
     ends.slot(embed, "hook_in", Activation(embed.path, after=False))
     ends.slot(embed, "hook_out", Activation(embed.path, times=anatomy.multiplier("embed")))
-    if "pos_embed.W_pos" in anatomy.rules:
+    if anatomy.path("pos_embed.W_pos") is not None:
         positions = ends.view(root, "pos_embed", ends.path("pos_embed.W_pos"), "pos_embed.")
         ends.slot(positions, "hook_out", Activation(positions.path))
     if anatomy.path("embed.ln") is not None:
