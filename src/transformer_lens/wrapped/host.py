@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self._eager(any(slot.site.needs_eager for slot in live)):
+            with _uncompiled(bool(wiring.handles)), self._eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
@@ -160,9 +161,19 @@ class WrappedHost:
 
         handle = block.register_forward_hook(see)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _uncompiled(True):
                 token = torch.zeros(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
         return found[0]
+
+
+@contextmanager
+def _uncompiled(wanted: bool) -> Iterator[None]:
+    # NOTE: torch.compile does not see hooks that come after it, so passes with hooks run as the model is written.
+    if not wanted or "torch._dynamo" not in sys.modules:
+        yield
+    else:
+        with torch.compiler.set_stance("force_eager"):
+            yield
