@@ -42,6 +42,7 @@ class WrappedHost:
         self.weights = Weights(anatomy, model)
         self.slots: list[Slot] = []
         self._wiring: Wiring | None = None
+        self._extra: list[int | None] = []
 
     @contextmanager
     def wired(
@@ -72,7 +73,7 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self._eager(any(slot.site.needs_eager for slot in live)):
+            with self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
@@ -115,7 +116,7 @@ class WrappedHost:
         return True
 
     @contextmanager
-    def _eager(self, wanted: bool) -> Iterator[None]:
+    def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
         configs = (
             {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
@@ -152,11 +153,12 @@ class WrappedHost:
 
     def _extra_outputs(self) -> int | None:
         """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
-        found: list[int | None] = []
+        if self._extra:
+            return self._extra[0]
         block = self.model.get_submodule(self.anatomy.block.format(layer=0))
 
         def see(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+            self._extra.append(len(output) - 1 if isinstance(output, tuple) else None)
 
         handle = block.register_forward_hook(see)
         try:
@@ -165,4 +167,4 @@ class WrappedHost:
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
-        return found[0]
+        return self._extra[0]

@@ -1,0 +1,178 @@
+"""What is changed in a run: an intervention at one hook point, and cells of several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transformer_lens.hooks.names import describe
+
+Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | Literal["zero", "mean", "resample"]
+NAMED_VALUES = ("zero", "mean", "resample")
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """A new value for a part of one activation.
+
+    Attributes:
+        hook: full name of a hook point.
+        value: what is put there: "zero"; "mean" or "resample" (the mean over the rows of this run, or another of its
+            rows: see `values` for more of both); a number; a tensor that broadcasts to the part; a cache (the same
+            part of its activation of the same name); or a function of the part.
+        pos: the position (for scores and patterns: the query) or several; None: all.
+        head: the head or several; None: all.
+        neuron: the last axis' index or several; None: all.
+
+    Example:
+        >>> Intervention("blocks.0.attn.hook_z", "zero", head=1).head
+        1
+    """
+
+    hook: str
+    value: Value
+    pos: int | Sequence[int] | None = None
+    head: int | Sequence[int] | None = None
+    neuron: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, str) and self.value not in NAMED_VALUES:
+            raise ValueError(
+                f"A value is one of {', '.join(NAMED_VALUES)}, a number, a tensor, a cache or a function; "
+                f"got {self.value!r}."
+            )
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The axes of the hook's activation.
+
+        Raises:
+            ValueError: the catalogue of hook points does not know them, or one that is indexed is not there.
+        """
+        info = describe(self.hook)
+        if info is None:
+            raise ValueError(
+                f"The axes of {self.hook!r} are not known, so no part of it can be named. Give the cell as a pair "
+                "(name, function) to edit it with a function of your own."
+            )
+        axes = info.axes.split()
+        if not {"pos", "query"} & set(axes):
+            raise ValueError(
+                f"{self.hook} has axes {axes}; a sweep needs positions. Give the cell as a pair (name, function) to "
+                "edit it with a function of your own."
+            )
+        for given, names in ((self.pos, ("pos", "query")), (self.head, ("head", "kv_head"))):
+            if given is not None and not set(names) & set(axes):
+                raise ValueError(f"{self.hook} has axes {axes}; it cannot be indexed by {names[0]}.")
+        return axes
+
+    @cached_property
+    def position_axis(self) -> int:
+        """The axis over positions (for scores and patterns: over queries)."""
+        return next(place for place, axis in enumerate(self.axes) if axis in ("pos", "query"))
+
+    def index(self, positions: Sequence[int], first: int = 0) -> tuple[slice | list[int], ...]:
+        """The index of the part, at these positions, in an activation that begins at position `first`.
+
+        Every axis is kept, also one that is indexed by a single number.
+
+        Raises:
+            ValueError: two axes are indexed by scattered numbers; use two interventions.
+        """
+        index: list[slice | list[int]] = [slice(None)] * len(self.axes)
+        for place, axis in enumerate(self.axes):
+            if axis in ("pos", "query"):
+                index[place] = _run([p - first for p in positions])
+            elif axis in ("head", "kv_head") and self.head is not None:
+                index[place] = _run(_listed(self.head))
+        if self.neuron is not None:
+            index[-1] = _run(_listed(self.neuron))
+        if sum(isinstance(entry, list) for entry in index) > 1:
+            raise ValueError("Only one of pos, head and neuron can be scattered: use one intervention for each run.")
+        return tuple(index)
+
+    def positions(self, n_positions: int) -> list[int]:
+        """The positions that are changed, from the front.
+
+        Raises:
+            ValueError: a position that the run does not have.
+        """
+        if self.pos is None:
+            return list(range(n_positions))
+        wanted = _listed(self.pos)
+        for position in wanted:
+            if not -n_positions <= position < n_positions:
+                raise ValueError(f"Position {position} is outside the {n_positions} positions of the run.")
+        return sorted({position % n_positions for position in wanted})
+
+    def new_value(
+        self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
+    ) -> Float[Tensor, "batch *part"]:
+        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them.
+
+        Raises:
+            ValueError: the value is "mean" or "resample", which a sweep replaces by the means and rows of its run.
+        """
+        if isinstance(self.value, str):
+            if self.value != "zero":
+                raise ValueError(f"{self.value!r} is for sweeps; here, give values.MeanOf(cache) or a cache.")
+            return torch.zeros_like(part)
+        if isinstance(self.value, int | float):
+            return torch.full_like(part, self.value)
+        if isinstance(self.value, Tensor):
+            axis = self.position_axis
+            shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
+            value = self.value.to(part.device, part.dtype).expand(shape)
+            return value.narrow(axis, skipped, part.shape[axis])
+        if isinstance(self.value, Mapping):
+            return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
+        return self.value(part)
+
+    def edit(self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0) -> None:
+        """Put the value into an activation, in place.
+
+        Args:
+            activation: of which positions from `first` on are there.
+            n_positions: the length of the run.
+            first: see there.
+        """
+        positions = self.positions(n_positions)
+        skipped = sum(position < first for position in positions)
+        index = self.index(positions[skipped:], first)
+        activation[index] = self.new_value(activation[index], positions, skipped)
+
+
+OwnHook = tuple[str, Callable[..., Any]]
+Cell = Intervention | OwnHook | Sequence["Intervention | OwnHook"]
+
+
+def parts_of(cell: Cell) -> tuple[Intervention | OwnHook, ...]:
+    """The interventions and functions of your own of a cell, which may be a single one."""
+    if isinstance(cell, Intervention):
+        return (cell,)
+    if isinstance(cell, tuple) and len(cell) == 2 and isinstance(cell[0], str) and callable(cell[1]):
+        return ((cell[0], cell[1]),)
+    return tuple(cell)
+
+
+def interventions_of(cell: Cell) -> tuple[Intervention, ...]:
+    """The interventions of a cell, which may be a single one; functions of your own are left out."""
+    return tuple(part for part in parts_of(cell) if isinstance(part, Intervention))
+
+
+def _listed(index: int | Sequence[int]) -> list[int]:
+    return [index] if isinstance(index, int) else [int(i) for i in index]
+
+
+def _run(numbers: list[int]) -> slice | list[int]:
+    # Neighbours become a slice, which is a view and leaves the order of axes alone.
+    first = numbers[0] if numbers else 0
+    if numbers == list(range(first, first + len(numbers))) and first >= 0:
+        return slice(first, first + len(numbers))
+    return numbers
