@@ -58,6 +58,15 @@ _COMPONENT_MODULES = {
     f"components.{path}": dict.fromkeys(names, f"{_NATIVE}.{home}") for path, (home, names) in _COMPONENTS.items()
 }
 
+_HEAD_DETECTOR = dict.fromkeys(
+    (
+        *("detect_head", "compute_head_attention_similarity_score", "get_supported_heads", "HeadName", "ErrorMeasure"),
+        *("get_previous_token_head_detection_pattern", "get_duplicate_token_head_detection_pattern"),
+        *("get_induction_head_detection_pattern", "LayerHeadTuple", "LayerToHead"),
+    ),
+    "transformer_lens.lenses.head_detector",
+)
+
 MODULES: dict[str, dict[str, str]] = {
     "HookedTransformer": {
         **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
@@ -72,6 +81,7 @@ MODULES: dict[str, dict[str, str]] = {
         ("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"
     ),
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
+    "head_detector": _HEAD_DETECTOR,
     "hook_points": _HOOK_POINTS,
     "model_bridge": {"TransformerBridge": _BRIDGE, "build_bridge_from_module": _BRIDGE},
     "model_bridge.bridge": {"TransformerBridge": _BRIDGE},

@@ -9,6 +9,8 @@ from transformer_lens.lenses.directions import (
     read_directions,
     singular_directions,
 )
+from transformer_lens.lenses.head_detector import detect_head
+from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.patchscope import Patchscope, patchscope
 from transformer_lens.lenses.sources import SourceAttribution, source_attribution
@@ -17,6 +19,7 @@ from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean
 __all__ = [
     "DirectLogitAttribution",
     "HeadScores",
+    "JacobianLens",
     "LogitLens",
     "Patchscope",
     "SingularDirections",
@@ -24,9 +27,12 @@ __all__ = [
     "TokenReading",
     "TunedLens",
     "TunedLensOptions",
+    "detect_head",
     "direct_logit_attribution",
     "head_attribution",
     "head_scores",
+    "jacobian_lens",
+    "logit_derivative",
     "logit_lens",
     "mean_kl",
     "neuron_directions",
