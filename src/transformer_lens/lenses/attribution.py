@@ -162,7 +162,8 @@ def head_attribution(
         True
     """
     rows = direct_logit_attribution(model, input, answer, wrong, unit="head", pos=pos).attribution
-    return rows.T.unflatten(1, (-1, model.cfg.n_heads))
+    by_layer: Tensor = rows.T.unflatten(1, (-1, model.cfg.n_heads))
+    return by_layer
 
 
 def goal_of(run: Run, answer: Token, wrong: Token | None, pos: int) -> Goal:

@@ -13,6 +13,7 @@ from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
 from transformer_lens.hooks.names import bridge_aliases
+from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
 from transformer_lens.native.embed import Embed, PosEmbed, Unembed
 from transformer_lens.native.frame import Frame
@@ -71,6 +72,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         weight: Tensor = getattr(owner, name)
         return weight
 
+    def all_head_labels(self) -> list[str]:
+        """L0H0, L0H1, … in layer order."""
+        return self._head_labels()
+
     # --- running ------------------------------------------------------------------------------------------------
 
     def stream(
@@ -84,7 +89,12 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             if tokens is None:
                 raise ValueError("Either tokens or embeddings must be given.")
             embeddings = self.embed(self.hook_tokens(tokens))
-        embedded = self.hook_embed(embeddings)
+        return self.placed(self.hook_embed(embeddings), frame)
+
+    def placed(
+        self, embedded: Float[Tensor, "batch pos d_model"], frame: Frame
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
+        """Embeddings with their positions added, and position embeddings that go elsewhere (shortformer)."""
         if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
             return embedded, None
         self._check_length(frame, embedded.shape[1])
@@ -142,8 +152,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         return self._capped(logits)
 
     def _capped(self, logits: Tensor) -> Tensor:
-        cap = self.cfg.output_logits_soft_cap
-        return cap * (logits / cap).tanh() if cap > 0 else logits
+        return apply_softcap(logits, self.cfg.output_logits_soft_cap)
 
     def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
         """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""
