@@ -59,10 +59,11 @@ def _report(name: str, scores: Scores, text: str, data: dict[str, Any], top: int
     meanings = [f"{kind}: {KINDS[kind]}" for kind in scores]
     pictures = [
         viz.head_grid(
-            values, title=f"{kind.replace('_', ' ').capitalize()}: {KINDS[kind]}", value_name="score", annotate=True
+            values, title=f"{kind.replace('_', ' ').capitalize()}: {KINDS[kind]}", value_name="score", annotate=True,
+            limits=(-1.0 if kind == "copying" else 0.0, 1.0),
         )
         for kind, values in scores.items()
-    ]
+    ]  # fmt: skip
     numbers = {kind: values.tolist() for kind, values in scores.items()}
     names = {kind: [head for head, _ in heads] for kind, heads in best.items()}
     data = {**data, "scores": numbers, "best": names}
