@@ -72,6 +72,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         weight: Tensor = getattr(owner, name)
         return weight
 
+    def all_head_labels(self) -> list[str]:
+        """L0H0, L0H1, … in layer order."""
+        return self._head_labels()
+
     # --- running ------------------------------------------------------------------------------------------------
 
     def stream(
