@@ -18,8 +18,14 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"num_(en|de)coder_layers|(en|de)coder_depth", 2),
     (r"num_key_value_heads|n_head_kv|num_kv_heads|n_kv_heads|num_key_value_groups|swa_num_key_value_heads", 2),
     (r"(.*_)?(attention|linear_key|linear_value|key|value|query)_heads|n_heads?|num_heads|(en|de)coder_heads", 4),
-    (r"hidden_size|d_model|n_embd|dim|embed_dim|hidden_dim|emb_dim|embedding_dim|lru_width|word_embed_proj_dim|embedding_size|model_dim|width", 32),
-    (r"(.*_)?intermediate_(size|dim)|n_inner|d_ff|d_inner|(en|de)coder_ffn_dim|ffn_dim|mlp_dim|dff|dim_ff|(.*_)?ffn_hidden_size", 48),
+    (
+        r"hidden_size|d_model|n_embd|dim|embed_dim|hidden_dim|emb_dim|embedding_dim|lru_width|word_embed_proj_dim|embedding_size|model_dim|width",
+        32,
+    ),
+    (
+        r"(.*_)?intermediate_(size|dim)|n_inner|d_ff|d_inner|(en|de)coder_ffn_dim|ffn_dim|mlp_dim|dff|dim_ff|(.*_)?ffn_hidden_size",
+        48,
+    ),
     (r"(.*_)?(q|kv|o|a|g|gate|output)_(lora|gate)_(rank|dim)|(q|kv|o)_lora_rank|q_rank|(.*_)?low_rank_dim", 16),
     (r"qk_nope_head_dim|v_head_dim|qk_rope_head_dim|head_dim|d_kv|(.*_)?head_dim|head_size|d_head|dim_head", 8),
     (r"num_(local_|routed_)?experts|n_routed_experts|moe_num_experts|num_experts_per_layer", 4),
@@ -39,7 +45,9 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"time_step_rank|mamba_dt_rank", 4),
 )
 # Tables by layer number that follow from other fields; dropped, the class makes them again for fewer layers.
-DROPPED = re.compile(r"(max|full)_window_layers|id2label|label2id|hybrid_override_pattern|per_layer_config|hybrid_layer_ids")
+DROPPED = re.compile(
+    r"(max|full)_window_layers|id2label|label2id|hybrid_override_pattern|per_layer_config|hybrid_layer_ids"
+)
 LAYER_COUNTS = re.compile(r"num_hidden_layers|num_layers|n_layers?|(en|de)coder_layers|depth|num_blocks")
 TOKENS = re.compile(r".*_token_id|.*_token_index|.*_id|.*_start_token|.*_end_token")
 

@@ -37,6 +37,7 @@ _REGISTRY = dict.fromkeys(
     ),
     "transformer_lens.models.registry",
 )
+_PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
     "attention": ("attention", ("Attention",)),
     "grouped_query_attention": ("attention", ("GroupedQueryAttention",)),
@@ -57,6 +58,15 @@ _COMPONENT_MODULES = {
     f"components.{path}": dict.fromkeys(names, f"{_NATIVE}.{home}") for path, (home, names) in _COMPONENTS.items()
 }
 
+_HEAD_DETECTOR = dict.fromkeys(
+    (
+        *("detect_head", "compute_head_attention_similarity_score", "get_supported_heads", "HeadName", "ErrorMeasure"),
+        *("get_previous_token_head_detection_pattern", "get_duplicate_token_head_detection_pattern"),
+        *("get_induction_head_detection_pattern", "LayerHeadTuple", "LayerToHead"),
+    ),
+    "transformer_lens.lenses.head_detector",
+)
+
 MODULES: dict[str, dict[str, str]] = {
     "HookedTransformer": {
         **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
@@ -71,12 +81,14 @@ MODULES: dict[str, dict[str, str]] = {
         ("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"
     ),
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
+    "head_detector": _HEAD_DETECTOR,
     "hook_points": _HOOK_POINTS,
     "model_bridge": {"TransformerBridge": _BRIDGE, "build_bridge_from_module": _BRIDGE},
     "model_bridge.bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.transformer_bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
@@ -86,6 +98,7 @@ MODULES: dict[str, dict[str, str]] = {
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
+    "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,
     "utilities": _legacy_utilities.ALL,
     **{f"utilities.{module}": table for module, table in _legacy_utilities.UTILITIES.items()},

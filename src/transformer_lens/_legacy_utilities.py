@@ -25,7 +25,7 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "hf_utils": {
         "models.hub_files": (
             *("get_hf_token", "call_hf_with_retry", "select_compatible_kwargs", "download_file_from_hf"),
-            "clear_huggingface_cache",
+            *("clear_huggingface_cache", "enable_hf_retry"),
         ),
         "text.packing": ("keep_single_column", "get_dataset"),
     },

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from toys import randomise, toy
-from transformer_lens import HookedTransformer, TransformerBridge
+from transformer_lens import HookedTransformer, TransformerBridge, demo
 
 DEMOS = ["native", "native, as trained", "bridge"]
 SMALL = {
@@ -52,3 +52,9 @@ def small(name):
     if host == "bridge":
         return TransformerBridge.boot_transformers(hf_model=hf_model)
     return HookedTransformer.from_pretrained_no_processing(family, hf_model=hf_model, device="cpu")
+
+
+def documents(seed, rows, length=24):
+    """Beginnings of training texts of the embedded model."""
+    long = (document.ids[:length] for document in demo.documents(seed) if len(document.ids) >= length)
+    return torch.tensor([next(long) for _ in range(rows)])

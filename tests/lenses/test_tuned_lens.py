@@ -4,19 +4,13 @@ import json
 
 import pytest
 import torch
-from lens_models import DEMOS, demo_on, small
+from lens_models import DEMOS, demo_on, documents, small
 
 from toys import TOKENS
-from transformer_lens import demo
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.lenses import TunedLens, TunedLensOptions, logit_lens, mean_kl, train_tuned_lens
 
 QUICK = TunedLensOptions(steps=12, learning_rate=1e-2, verbose=False)
-
-
-def documents(seed, rows, length=24):
-    long = (document.ids[:length] for document in demo.documents(seed) if len(document.ids) >= length)
-    return torch.tensor([next(long) for _ in range(rows)])
 
 
 @pytest.mark.parametrize("name", ["plain", "gated_grouped", "llama bridge", "gemma2 bridge"])

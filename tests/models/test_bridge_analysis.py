@@ -103,7 +103,7 @@ def test_heads_are_read_and_composed_as_on_the_native_host(row):
         close(bridge.all_composition_scores(mode), native.all_composition_scores(mode))
     close(bridge.QK.AB, native.QK.AB)
     close(bridge.OV.AB, native.OV.AB)
-    assert bridge.all_head_labels() == native.all_head_labels()
+    assert bridge.all_head_labels == native.all_head_labels()
     for vectors in ("OV", "w_in", "w_out"):
         found, expected = (
             SVDInterpreter(model).get_singular_vectors(

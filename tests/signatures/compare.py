@@ -2,11 +2,14 @@
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 
-def differences(module: str, names: dict) -> Iterator[tuple[str, str]]:
-    """Pairs (name, what differs) for one recorded module: functions and classes with their members."""
+def differences(module: str, names: dict, instances: Mapping[type, object]) -> Iterator[tuple[str, str]]:
+    """Pairs (name, what differs) for one recorded module: functions, and classes with their members.
+
+    `instances` has an object of each class whose fields are set when an object is made.
+    """
     try:
         place = importlib.import_module(f"transformer_lens.{module}")
     except ModuleNotFoundError:
@@ -20,19 +23,23 @@ def differences(module: str, names: dict) -> Iterator[tuple[str, str]]:
         elif isinstance(recorded, str):
             yield from arguments_differ(full, found, recorded)
         else:
-            yield from members_differ(full, found, recorded)
+            yield from members_differ(full, found, recorded, instances)
 
 
-def members_differ(full: str, found: type, members: dict[str, str]) -> Iterator[tuple[str, str]]:
+def members_differ(
+    full: str, found: type, members: dict[str, str], instances: Mapping[type, object]
+) -> Iterator[tuple[str, str]]:
     """Pairs (name, what differs) for the fields, properties and methods of a class."""
-    fields = {name for base in found.__mro__ for name in base.__dict__.get("__annotations__", {})}
+    fields = {name for base in found.__mro__ for name in inspect.get_annotations(base)}
+    fields |= set(dir(instances.get(found, found)))
     for name, recorded in members.items():
         if name == "__init__":
             yield from arguments_differ(f"{full}.__init__", found.__init__, recorded)
-        elif name not in fields and not hasattr(found, name):
+        elif name not in fields:
             yield f"{full}.{name}", "missing"
-        elif recorded != "." and callable(member := inspect.getattr_static(found, name)):
-            yield from arguments_differ(f"{full}.{name}", member, recorded)
+        elif recorded != "." and not isinstance(member := inspect.getattr_static(found, name), property):
+            method = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+            yield from arguments_differ(f"{full}.{name}", method, recorded)
 
 
 def arguments_differ(full: str, found: object, recorded: str) -> Iterator[tuple[str, str]]:
@@ -65,11 +72,9 @@ def difference(ours: list[inspect.Parameter], wanted: list[inspect.Parameter]) -
         return f"takes no {', '.join(lacking)}"
     if not takes_more and places[: len(order)] != order:
         return f"positional arguments are {places}, recorded {order}"
+    required = {p.name for p in wanted if p.default is kinds.empty}
     needed = [
-        p.name
-        for p in ours
-        if p.default is kinds.empty
-        and p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
-        and not any(w.name == p.name and w.default is kinds.empty for w in wanted)
+        p.name for p in ours if p.default is kinds.empty and p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
     ]
-    return f"needs {', '.join(needed)}" if needed else ""
+    extra = [name for name in needed if name not in required]
+    return f"needs {', '.join(extra)}" if extra else ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -176,7 +176,7 @@ def ioi_eval(
     return {"Logit Difference": float(values.mean()), "Accuracy": float((values > 0).double().mean())}
 
 
-def _differences(model: Any, items: Sequence[Mapping[str, Int[Tensor, "pos"]]]) -> Tensor:
+def _differences(model: Any, items: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "item"]:
     tokens, mask = pad_rows([item["prompt"].tolist() for item in items], pad_id=0, device=model.W_E.device)
     logits = model(tokens, attention_mask=mask)
     found = []

@@ -65,15 +65,15 @@ class Slice:
                 raise ValueError(f"A slice is an int, tuple, sequence or None; got {type(input_slice).__name__}.")
 
     @classmethod
-    def unwrap(cls, input_slice: Slice | SliceInput) -> Slice:
-        """The Slice for `input_slice`, keeping an axis of length one where an int was given.
+    def unwrap(cls, slice_input: Slice | SliceInput) -> Slice:
+        """The Slice for `slice_input`, keeping an axis of length one where an int was given.
 
         Raises:
             ValueError: the input is not a slice in this notation.
         """
-        if isinstance(input_slice, Slice):
-            return input_slice
-        return cls([input_slice]) if isinstance(input_slice, int) else cls(input_slice)
+        if isinstance(slice_input, Slice):
+            return slice_input
+        return cls([slice_input]) if isinstance(slice_input, int) else cls(slice_input)
 
     def apply(self, tensor: Tensor, dim: int = 0) -> Tensor:
         """The selection of `tensor` along `dim`; an int drops the axis."""

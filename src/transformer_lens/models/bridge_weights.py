@@ -26,3 +26,8 @@ class BridgeWeights(StackedWeights):
         if found is None:
             raise TransformerLensError(f"{self.host.anatomy.spec.name} has no {name}.")
         return found.transpose(-1, -2) if routed else found
+
+    @property
+    def all_head_labels(self) -> list[str]:
+        """L0H0, L0H1, … in layer order (a property here, a method of HookedTransformer, as code for each expects)."""
+        return self._head_labels()

@@ -29,6 +29,11 @@ def get_hf_token() -> str | None:
     return os.environ.get("HF_TOKEN") or None
 
 
+def enable_hf_retry() -> None:
+    """Let every call to the hub in this process be made again where it answers 429 (TRANSFORMERLENS_HF_RETRY=1)."""
+    os.environ["TRANSFORMERLENS_HF_RETRY"] = "1"
+
+
 def download_file_from_hf(
     repo_name: str,
     file_name: str,

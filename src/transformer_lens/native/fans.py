@@ -55,7 +55,7 @@ def init_xavier_normal_(param: Tensor, gain: float = 1.0) -> Tensor:
 
 
 def init_kaiming_uniform_(
-    param: Tensor, a: float = 0, nonlinearity: Any = "relu", gain: float = 1.0, mode: Mode = "fan_in"
+    param: Tensor, a: float = 0.0, nonlinearity: Any = "relu", gain: float = 1.0, mode: Mode = "fan_in"
 ) -> Tensor:
     """The tensor, filled in place from U(-b, b), b = gain · g · √(3 / fan) (He et al. 2015).
 
@@ -77,7 +77,7 @@ def init_kaiming_uniform_(
 
 
 def init_kaiming_normal_(
-    param: Tensor, a: float = 0, nonlinearity: Any = "relu", gain: float = 1.0, mode: Mode = "fan_in"
+    param: Tensor, a: float = 0.0, nonlinearity: Any = "relu", gain: float = 1.0, mode: Mode = "fan_in"
 ) -> Tensor:
     """The tensor, filled in place from N(0, s²), s = gain · g / √fan. Arguments as for `init_kaiming_uniform_`.
 

@@ -72,6 +72,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         weight: Tensor = getattr(owner, name)
         return weight
 
+    def all_head_labels(self) -> list[str]:
+        """L0H0, L0H1, … in layer order."""
+        return self._head_labels()
+
     # --- running ------------------------------------------------------------------------------------------------
 
     def stream(
@@ -85,7 +89,12 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             if tokens is None:
                 raise ValueError("Either tokens or embeddings must be given.")
             embeddings = self.embed(self.hook_tokens(tokens))
-        embedded = self.hook_embed(embeddings)
+        return self.placed(self.hook_embed(embeddings), frame)
+
+    def placed(
+        self, embedded: Float[Tensor, "batch pos d_model"], frame: Frame
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
+        """Embeddings with their positions added, and position embeddings that go elsewhere (shortformer)."""
         if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
             return embedded, None
         self._check_length(frame, embedded.shape[1])

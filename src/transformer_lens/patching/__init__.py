@@ -1,5 +1,6 @@
 """Patching: put activations of one run into another, many at a time, and see what changes."""
 
+from transformer_lens.patching.ablation import Ablation, ablate, knock_out, part_labels
 from transformer_lens.patching.activation_patching import (
     activation_patch,
     generic_activation_patch,
@@ -34,8 +35,8 @@ from transformer_lens.patching.gradients import gradients
 from transformer_lens.patching.integrated_gradients import integrated_gradients
 from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import KLDivergence, LogitDifference, Loss, Metric, Probability, Rank, Reading
-from transformer_lens.patching.nodes import Nodes, Receiver, Sender, UndefinedPathError
-from transformer_lens.patching.path_patching import At, path_patch
+from transformer_lens.patching.nodes import At, Nodes, Receiver, Sender, UndefinedPathError
+from transformer_lens.patching.path_patching import path_patch
 from transformer_lens.patching.planner import Plan
 from transformer_lens.patching.results import PatchingResult, make_df_from_ranges
 from transformer_lens.patching.setters import (
@@ -51,6 +52,7 @@ from transformer_lens.patching.sweep import SlowSweepWarning, Sweep, plan, sweep
 from transformer_lens.patching.values import MeanOf, Resampled, Transformed, reference_means
 
 __all__ = [
+    "Ablation",
     "At",
     "Cell",
     "Intervention",
@@ -73,6 +75,7 @@ __all__ = [
     "Sweep",
     "Transformed",
     "UndefinedPathError",
+    "ablate",
     "activation_patch",
     "attribution_patch",
     "edge_attribution",
@@ -100,6 +103,7 @@ __all__ = [
     "get_act_patch_resid_pre",
     "gradients",
     "integrated_gradients",
+    "knock_out",
     "layer_head_dest_src_pos_pattern_patch_setter",
     "layer_head_pattern_patch_setter",
     "layer_head_pos_pattern_patch_setter",
@@ -107,6 +111,7 @@ __all__ = [
     "layer_pos_head_vector_patch_setter",
     "layer_pos_patch_setter",
     "make_df_from_ranges",
+    "part_labels",
     "path_patch",
     "plan",
     "reference_means",

@@ -157,7 +157,7 @@ class BridgeRun(PlainRun):
         return self.host.model.get_submodule(str(self.host.anatomy.path("unembed.W_U")))
 
     def _finished(self, logits: Tensor) -> Tensor:
-        logits = logits * self.host.weights.factor("unembed.W_U")
+        logits = logits * self.host.weights.factor(self.host.anatomy.rules["unembed.W_U"])
         cap = self.model.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
 

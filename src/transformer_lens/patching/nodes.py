@@ -23,6 +23,23 @@ class UndefinedPathError(TransformerLensError, ValueError):
 
 
 @dataclass(frozen=True)
+class At:
+    """A part of a model at some positions only.
+
+    Attributes:
+        label: the part, such as "L1H0" or "MLP1".
+        pos: the position, or several; negative: from the end.
+
+    Example:
+        >>> At("L0H0", -1)
+        At(label='L0H0', pos=-1)
+    """
+
+    label: str
+    pos: int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Sender:
     """What writes into the residual stream.
 

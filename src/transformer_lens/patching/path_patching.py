@@ -20,30 +20,13 @@ from transformer_lens.errors import UnknownNameError
 from transformer_lens.hooks import HookPoint
 from transformer_lens.patching.interventions import Intervention
 from transformer_lens.patching.metrics import Metric
-from transformer_lens.patching.nodes import Nodes, UndefinedPathError, final_hook, input_hook
+from transformer_lens.patching.nodes import At, Nodes, UndefinedPathError, final_hook, input_hook
 from transformer_lens.patching.sweep import sweep
 
 _SENDER = re.compile(r"(?P<input>input)|resid(?P<resid>\d+)|L(?P<layer>\d+)H(?P<head>\d+)|MLP(?P<mlp>\d+)")
 _RECEIVER = re.compile(
     r"(?P<logits>logits)|resid(?P<resid>\d+)|L(?P<layer>\d+)(?P<letter>[HG])(?P<head>\d+)\.(?P<kind>[qkv])|MLP(?P<mlp>\d+)"
 )
-
-
-@dataclass(frozen=True)
-class At:
-    """A sender or receiver at some positions only.
-
-    Attributes:
-        label: the sender or receiver.
-        pos: the position, or several; negative: from the end.
-
-    Example:
-        >>> At("L0H0", -1)
-        At(label='L0H0', pos=-1)
-    """
-
-    label: str
-    pos: int | tuple[int, ...]
 
 
 Node = str | At

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ def tokenize_and_concatenate(
             )
         return TokenRows(rows)
 
-    def pack(batch: dict[str, list[str]]) -> dict[str, Any]:
+    def pack(batch: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         rows = pack_rows(batch[column_name], tokenizer, max_length=max_length, add_bos_token=add_bos_token)
         return {"tokens": rows.numpy()}
 

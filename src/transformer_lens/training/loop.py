@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from transformer_lens.extras import import_extra
@@ -23,7 +23,7 @@ from transformer_lens.training.config import TrainConfig
 Model = TypeVar("Model", bound=Any)
 
 
-def train(model: Model, config: TrainConfig, dataset: Dataset[Any]) -> Model:
+def train(model: Model, config: TrainConfig, dataset: Any) -> Model:
     """The model, trained in place to predict the next tokens of the dataset's rows.
 
     Shows a progress bar with the loss. The order of the rows depends on config.seed alone; torch's global generator is
@@ -32,7 +32,8 @@ def train(model: Model, config: TrainConfig, dataset: Dataset[Any]) -> Model:
     Args:
         model: either host.
         config: how.
-        dataset: items {"tokens": [pos]}, all of one length, and "attention_mask" beside it where rows are padded.
+        dataset: a dataset or list of items {"tokens": [pos]}, all of one length, with "attention_mask" beside it where
+            rows are padded.
 
     Raises:
         ValueError: an item has no "tokens".

@@ -174,6 +174,5 @@ class StackedWeights:
         W_K, W_V = (self._for_each_head(weight) for weight in (self.W_K, self.W_V))
         return all_composition_scores(mode, W_Q=self.W_Q, W_K=W_K, W_V=W_V, W_O=self.W_O)
 
-    def all_head_labels(self) -> list[str]:
-        """L0H0, L0H1, … in layer order."""
+    def _head_labels(self) -> list[str]:
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
