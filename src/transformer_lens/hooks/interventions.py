@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,8 +13,8 @@ from torch import Tensor
 
 from transformer_lens.hooks.names import describe
 
-Value = Tensor | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
-"""What is put into a part: see `Intervention.value`. The one string is "zero"."""
+Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | Literal["zero", "mean", "resample"]
+NAMED_VALUES = ("zero", "mean", "resample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,9 @@ class Intervention:
 
     Attributes:
         hook: full name of a hook point.
-        value: what is put there: "zero", a tensor that broadcasts to the part, a cache (the same part of its activation
-            of the same name), or a function of the part.
+        value: what is put there: "zero"; "mean" or "resample" (the mean over the rows of this run, or another of its
+            rows: see `values` for more of both); a number; a tensor that broadcasts to the part; a cache (the same
+            part of its activation of the same name); or a function of the part.
         pos: the position (for scores and patterns: the query) or several; None: all.
         head: the head or several; None: all.
         neuron: the last axis' index or several; None: all.
@@ -38,7 +41,14 @@ class Intervention:
     head: int | Sequence[int] | None = None
     neuron: int | Sequence[int] | None = None
 
-    @property
+    def __post_init__(self) -> None:
+        if isinstance(self.value, str) and self.value not in NAMED_VALUES:
+            raise ValueError(
+                f"A value is one of {', '.join(NAMED_VALUES)}, a number, a tensor, a cache or a function; "
+                f"got {self.value!r}."
+            )
+
+    @cached_property
     def axes(self) -> list[str]:
         """The axes of the hook's activation.
 
@@ -47,16 +57,22 @@ class Intervention:
         """
         info = describe(self.hook)
         if info is None:
-            raise ValueError(f"The axes of {self.hook!r} are not known, so it cannot be patched in a sweep.")
+            raise ValueError(
+                f"The axes of {self.hook!r} are not known, so no part of it can be named. Give the cell as a pair "
+                "(name, function) to edit it with a function of your own."
+            )
         axes = info.axes.split()
         if not {"pos", "query"} & set(axes):
-            raise ValueError(f"{self.hook} has axes {axes}; a sweep needs positions.")
+            raise ValueError(
+                f"{self.hook} has axes {axes}; a sweep needs positions. Give the cell as a pair (name, function) to "
+                "edit it with a function of your own."
+            )
         for given, names in ((self.pos, ("pos", "query")), (self.head, ("head", "kv_head"))):
             if given is not None and not set(names) & set(axes):
                 raise ValueError(f"{self.hook} has axes {axes}; it cannot be indexed by {names[0]}.")
         return axes
 
-    @property
+    @cached_property
     def position_axis(self) -> int:
         """The axis over positions (for scores and patterns: over queries)."""
         return next(place for place, axis in enumerate(self.axes) if axis in ("pos", "query"))
@@ -82,7 +98,11 @@ class Intervention:
         return tuple(index)
 
     def positions(self, n_positions: int) -> list[int]:
-        """The positions that are changed, from the front."""
+        """The positions that are changed, from the front.
+
+        Raises:
+            ValueError: a position that the run does not have.
+        """
         if self.pos is None:
             return list(range(n_positions))
         wanted = _listed(self.pos)
@@ -94,11 +114,17 @@ class Intervention:
     def new_value(
         self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
     ) -> Float[Tensor, "batch *part"]:
-        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them."""
+        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them.
+
+        Raises:
+            ValueError: the value is "mean" or "resample", which a sweep replaces by the means and rows of its run.
+        """
         if isinstance(self.value, str):
             if self.value != "zero":
-                raise ValueError(f'A value is "zero", a tensor, a cache or a function; got {self.value!r}.')
+                raise ValueError(f"{self.value!r} is for sweeps; here, give values.MeanOf(cache) or a cache.")
             return torch.zeros_like(part)
+        if isinstance(self.value, int | float):
+            return torch.full_like(part, self.value)
         if isinstance(self.value, Tensor):
             axis = self.position_axis
             shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
@@ -108,13 +134,36 @@ class Intervention:
             return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
         return self.value(part)
 
+    def edit(self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0) -> None:
+        """Put the value into an activation, in place.
 
-Cell = Intervention | Sequence[Intervention]
+        Args:
+            activation: of which positions from `first` on are there.
+            n_positions: the length of the run.
+            first: see there.
+        """
+        positions = self.positions(n_positions)
+        skipped = sum(position < first for position in positions)
+        index = self.index(positions[skipped:], first)
+        activation[index] = self.new_value(activation[index], positions, skipped)
+
+
+OwnHook = tuple[str, Callable[..., Any]]
+Cell = Intervention | OwnHook | Sequence["Intervention | OwnHook"]
+
+
+def parts_of(cell: Cell) -> tuple[Intervention | OwnHook, ...]:
+    """The interventions and functions of your own of a cell, which may be a single one."""
+    if isinstance(cell, Intervention):
+        return (cell,)
+    if isinstance(cell, tuple) and len(cell) == 2 and isinstance(cell[0], str) and callable(cell[1]):
+        return ((cell[0], cell[1]),)
+    return tuple(cell)
 
 
 def interventions_of(cell: Cell) -> tuple[Intervention, ...]:
-    """The interventions of a cell, which may be a single one."""
-    return (cell,) if isinstance(cell, Intervention) else tuple(cell)
+    """The interventions of a cell, which may be a single one; functions of your own are left out."""
+    return tuple(part for part in parts_of(cell) if isinstance(part, Intervention))
 
 
 def _listed(index: int | Sequence[int]) -> list[int]:

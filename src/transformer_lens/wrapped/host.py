@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ class WrappedHost:
         self.weights = Weights(anatomy, model)
         self.slots: list[Slot] = []
         self._wiring: Wiring | None = None
+        self._extra: list[int | None] = []
 
     @contextmanager
     def wired(
@@ -72,11 +74,18 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self._eager(any(slot.site.needs_eager for slot in live)):
+            with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
             wiring.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is that is loaded; the CPU if none is."""
+        # What is not loaded is fetched when it is needed, and inputs are moved where they must be.
+        loaded = (parameter.device for parameter in self.model.parameters() if not parameter.is_meta)
+        return next(loaded, torch.device("cpu"))
 
     def _check_inputs(self, live: list[Slot]) -> None:
         split = {slot.layer for slot in live if isinstance(slot.site, HeadInputs)}
@@ -115,7 +124,7 @@ class WrappedHost:
         return True
 
     @contextmanager
-    def _eager(self, wanted: bool) -> Iterator[None]:
+    def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
         configs = (
             {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
@@ -152,17 +161,28 @@ class WrappedHost:
 
     def _extra_outputs(self) -> int | None:
         """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
-        found: list[int | None] = []
+        if self._extra:
+            return self._extra[0]
         block = self.model.get_submodule(self.anatomy.block.format(layer=0))
 
         def see(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+            self._extra.append(len(output) - 1 if isinstance(output, tuple) else None)
 
         handle = block.register_forward_hook(see)
         try:
-            with torch.no_grad():
-                token = torch.zeros(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+            with torch.no_grad(), _uncompiled(True):
+                token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
-        return found[0]
+        return self._extra[0]
+
+
+@contextmanager
+def _uncompiled(wanted: bool) -> Iterator[None]:
+    # NOTE: torch.compile does not see hooks that come after it, so passes with hooks run as the model is written.
+    if not wanted or "torch._dynamo" not in sys.modules:
+        yield
+    else:
+        with torch.compiler.set_stance("force_eager"):
+            yield
