@@ -214,8 +214,7 @@ def names_on(figure):
     for axes in figure.axes:
         if axes.axison:
             yield from (axes.xaxis.label, axes.yaxis.label, axes.title)
-    if figure.get_suptitle():
-        yield figure.texts[0]
+    yield from figure.texts
 
 
 def inside(figure):

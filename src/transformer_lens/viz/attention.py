@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transformer_lens.viz.arrays import Json, as_array, as_json_numbers, checked_labels
 from transformer_lens.viz.colours import ColourScale, Limits, colour_scale
-from transformer_lens.viz.figure import Figure, axis_names, colour_bar, draw_cells, drawable, shortened, tick_labels
+from transformer_lens.viz.figure import Figure, colour_bar, draw_cells, drawable, shortened, tick_labels
 from transformer_lens.viz.picture import Picture
 from transformer_lens.viz.text import text_size, write_tokens
 from transformer_lens.viz.tokens import visible_token
@@ -182,14 +182,13 @@ def _draw_heads(figure: Figure, heads: _Heads, value_name: str) -> None:
             continue
         image = draw_cells(axes, heads.weights[index], heads.scale, square=True)
         axes.set_title(drawable(heads.names[index]), fontsize=9, parse_math=False)
-        axes.set_anchor("N")  # square cells leave room; below it the name of the axis has its place
         if heads.labelled:
             tick_labels(axes, heads.keys, along="x")
             tick_labels(axes, heads.queries, along="y")
         else:
             axes.tick_params(labelsize=7)
-    axis_names(grid[-1, 0], "key", "query")
-    figure.get_layout_engine().set(h_pad=0.1)  # else the name below upright labels is cut
+    figure.supxlabel("key", fontsize=9)
+    figure.supylabel("query", fontsize=9)
     colour_bar(figure, image, grid, value_name)
 
 
