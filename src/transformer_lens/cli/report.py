@@ -44,15 +44,18 @@ class Forms:
             raise ValueError("--out says where the JSON goes; give --json with it (a page goes to --html).")
         if self.html is not None and self.html.suffix.lower() != ".html":
             raise ValueError(f"--html writes a page: {self.html.name} must end in .html.")
+        for path in (self.out, self.html):
+            if path is not None and not path.parent.is_dir():
+                raise ValueError(f"There is no folder {path.parent} to write {path.name} into: make it first.")
 
 
 def deliver(report: Report, forms: Forms, console: Console) -> None:
     """Write the report in the forms that are wanted; where files went is said beside the output."""
     if forms.as_json:
-        text = json.dumps(_finite(report.data), ensure_ascii=False, indent=1, allow_nan=False)
+        text = json.dumps(_finite(report.data), ensure_ascii=False, allow_nan=False)
         if forms.out is None:
             # NOTE: not through rich, which wraps lines and reads brackets as markup.
-            print(text, file=console.file)  # noqa: T201
+            print(text, file=console.file)
         else:
             forms.out.write_text(text + "\n", encoding="utf-8")
     else:
