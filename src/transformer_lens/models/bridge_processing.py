@@ -172,7 +172,8 @@ def _bias_rules(plan: Plan, after: State, before: Mapping[str, Tensor]) -> list[
     return rules
 
 
-_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_out": "b_out", "W_U": "b_U"}
+_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_gate": "b_gate",
+         "W_out": "b_out", "W_U": "b_U"}  # fmt: skip
 
 
 def _bias_beside(rule: Weight) -> Weight | None:

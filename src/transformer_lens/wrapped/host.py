@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -73,11 +74,18 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self.eager(any(slot.site.needs_eager for slot in live)):
+            with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
             wiring.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is that is loaded; the CPU if none is."""
+        # What is not loaded is fetched when it is needed, and inputs are moved where they must be.
+        loaded = (parameter.device for parameter in self.model.parameters() if not parameter.is_meta)
+        return next(loaded, torch.device("cpu"))
 
     def _check_inputs(self, live: list[Slot]) -> None:
         split = {slot.layer for slot in live if isinstance(slot.site, HeadInputs)}
@@ -162,9 +170,19 @@ class WrappedHost:
 
         handle = block.register_forward_hook(see)
         try:
-            with torch.no_grad():
-                token = torch.zeros(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+            with torch.no_grad(), _uncompiled(True):
+                token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
         return self._extra[0]
+
+
+@contextmanager
+def _uncompiled(wanted: bool) -> Iterator[None]:
+    # NOTE: torch.compile does not see hooks that come after it, so passes with hooks run as the model is written.
+    if not wanted or "torch._dynamo" not in sys.modules:
+        yield
+    else:
+        with torch.compiler.set_stance("force_eager"):
+            yield

@@ -31,13 +31,14 @@ class Wiring:
     Attributes:
         inputs: what entered the modules that `remember` was called for, by path.
         shared: what sites that work together keep here, by path.
+        handles: the torch hooks.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.inputs: dict[str, Tensor] = {}
         self.shared: dict[Any, Any] = {}
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
         self._modes: list[TorchFunctionMode] = []
 
     def module(self, path: str) -> nn.Module:
@@ -54,7 +55,7 @@ class Wiring:
             new = change(given)
             return None if new is given else with_input(args, kwargs, new)
 
-        self._handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
+        self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
     def after(self, path: str, change: Callable[..., Tensor], knows_input: bool = False) -> None:
         """Let `change` see, and return, the output of a module (the first, if there are several).
@@ -73,7 +74,7 @@ class Wiring:
             new = change(given) if entered is None else change(given, entered)
             return None if new is given else with_output(output, new)
 
-        self._handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
+        self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 
     def remember(self, path: str) -> None:
         """Keep what enters a module, changed by all that was wired before, in `inputs`."""
@@ -114,17 +115,17 @@ class Wiring:
                 entered.pop()
                 self._modes.pop().__exit__(None, None, None)
 
-        self._handles.append(module.register_forward_pre_hook(enter))
-        self._handles.append(module.register_forward_hook(done))
-        self._handles.append(module.register_forward_hook(leave, always_call=True))
+        self.handles.append(module.register_forward_pre_hook(enter))
+        self.handles.append(module.register_forward_hook(done))
+        self.handles.append(module.register_forward_hook(leave, always_call=True))
 
     def close(self) -> None:
         """Take everything away again."""
         while self._modes:
             self._modes.pop().__exit__(None, None, None)
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles.clear()
+        self.handles.clear()
 
 
 def keep_value(old: Tensor, new: Tensor) -> Tensor:
