@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-
 from census.examine import examine_apart
 from census.report import KINDS
 from census.tiny import tiny_model
+
 from transformer_lens.models.transformer_bridge import TransformerBridge
 from transformer_lens.models.verifying import UntrustedHooksWarning, verify
 
@@ -97,6 +97,31 @@ def test_weights_read_under_the_fields_names_where_they_are_known():
     assert torch.equal(W_Q, block.self_attn.q_proj.weight.view(4, 8, 32).transpose(1, 2))
     bridge.blocks[0].attn.W_Q = torch.zeros_like(W_Q)
     assert not block.self_attn.q_proj.weight.any()
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss", "granitemoe", "deepseek_v3", "glm4_moe"])
+@torch.no_grad()
+def test_experts_can_be_seen_and_chosen(model_type):
+    bridge = bridge_over(model_type)
+    tokens = torch.arange(3, 11)[None]
+    logits, cache = bridge.run_with_cache(tokens)
+    weights, indices = cache["blocks.1.mlp.hook_expert_weights"], cache["blocks.1.mlp.hook_expert_indices"]
+    assert weights.shape == (8, 4)
+    assert indices.shape == (8, 2)
+
+    def others(chosen, hook):
+        return 3 - chosen
+
+    def none(activation, hook):
+        return torch.zeros_like(activation)
+
+    assert not torch.equal(
+        bridge.run_with_hooks(tokens, fwd_hooks=[("blocks.1.mlp.hook_expert_indices", others)]), logits
+    )
+    assert not torch.equal(
+        bridge.run_with_hooks(tokens, fwd_hooks=[("blocks.1.mlp.hook_expert_weights", none)]), logits
+    )
+    assert torch.equal(bridge(tokens), logits)
 
 
 def test_compatibility_mode_says_why_it_cannot_be():

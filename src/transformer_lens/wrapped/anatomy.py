@@ -286,6 +286,7 @@ class SpecAnatomy(Anatomy):
             mlp,
             router=str(self.path(f"{_LAYER}mlp.W_gate.weight")).format(layer=layer),
             probabilities=not self.cfg.softmax_over_chosen_experts,
+            experts=str(self.path(f"{_LAYER}mlp.experts.{{expert}}.W_in.weight")).format(layer=layer),
             shared=shared,
             shared_path=shared["gate"].rpartition(".")[0] if shared else None,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from transformer_lens.wrapped.attention import AttentionPart
-from transformer_lens.wrapped.experts import RouterPart
+from transformer_lens.wrapped.experts import ChosenExperts, RouterPart
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.norms import NormPart
 from transformer_lens.wrapped.places import (
@@ -190,6 +190,10 @@ class _Grower:
             self.slot(mlp, "hook_in", Activation(first, after=False, block="" if routed else rows))
         if places.router is not None:
             self._router(mlp, places.router, places.probabilities)
+        if places.experts is not None:
+            self.slot(mlp, "hook_expert_indices", ChosenExperts(places.experts, "indices"))
+            if not places.probabilities:
+                self.slot(mlp, "hook_expert_weights", ChosenExperts(places.experts, "weights"))
         self._shared_expert(mlp, places)
         for name, read in places.reads.items():
             view = self.view(mlp, name, read.path)
