@@ -104,7 +104,7 @@ def test_weights_read_under_the_fields_names_where_they_are_known():
 def test_experts_can_be_seen_and_chosen(model_type):
     bridge = bridge_over(model_type)
     tokens = torch.arange(3, 11)[None]
-    logits, cache = bridge.run_with_cache(tokens)
+    logits, (_, cache) = bridge(tokens), bridge.run_with_cache(tokens)
     weights, indices = cache["blocks.1.mlp.hook_expert_weights"], cache["blocks.1.mlp.hook_expert_indices"]
     assert weights.shape == (8, 4)
     assert indices.shape == (8, 2)
