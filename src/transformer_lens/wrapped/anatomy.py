@@ -72,6 +72,16 @@ class Anatomy(ABC):
     def ends(self) -> EndPlaces:
         """Where the parts before and after the layers are."""
 
+    @property
+    def encoder(self) -> tuple[LayerPlaces, ...]:
+        """Where the parts of the layers of an encoder beside these are; without weights."""
+        return ()
+
+    @property
+    def encoder_norm(self) -> NormPlace | None:
+        """The norm after the encoder's last layer."""
+        return None
+
     @abstractmethod
     def rule(self, ours: str, layer: int = 0) -> Weight | None:
         """Which tensor of HF's holds a canonical template at a layer; None: none does."""
