@@ -7,6 +7,7 @@ import torch
 from census.examine import examine_apart
 from census.report import KINDS
 from census.tiny import tiny_model
+from transformers import AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 from transformer_lens.models.transformer_bridge import TransformerBridge
 from transformer_lens.models.verifying import UntrustedHooksWarning, verify
