@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.models.loading import QUIETLY_LEFT_OUT
-from transformer_lens.specs import Part, Weight
+from transformer_lens.specs import Part, UnsupportedModelError, Weight
 from transformer_lens.weights.canonical import Plan, canonical_state, hf_state
 from transformer_lens.weights.checkpoints import InMemory
 from transformer_lens.weights.processing import process, refusals
@@ -82,6 +82,11 @@ class BridgeProcessing(HookedRootModule):
     @torch.no_grad()
     def _process(self, steps: set[str]) -> None:
         anatomy, model = self.host.anatomy, self.host.model
+        if not isinstance(anatomy, SpecAnatomy):
+            raise UnsupportedModelError(
+                f"Weights are processed through the spec of a family, and {anatomy.name} has none: its parts were "
+                "found by looking. Hooks and weights as they are work; leave enable_compatibility_mode() out."
+            )
         places = [
             rule.hf.format(layer=layer, expert=0).rpartition(".")
             for rule in anatomy.rules.values()
