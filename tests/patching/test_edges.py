@@ -13,7 +13,7 @@ from transformer_lens.patching.nodes import UndefinedPathError
 
 OTHER = (TOKENS * 7 + 3) % 31
 METRIC = LogitDifference(3, 5)
-FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite"]
+FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite", "gptj"]
 METHODS = ["EAP", "EAP-IG-inputs", "EAP-IG-activations", "clean-corrupted"]
 
 

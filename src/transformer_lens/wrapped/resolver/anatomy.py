@@ -115,13 +115,17 @@ def resolve(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Reso
     training = model.training
     model.eval()
     try:
-        with eager([m.config for m in {id(m.config): m for m in model.modules() if isinstance(m, PreTrainedModel)}.values()]):
+        with eager(
+            [m.config for m in {id(m.config): m for m in model.modules() if isinstance(m, PreTrainedModel)}.values()]
+        ):
             probe = Probe(model, inputs)
     finally:
         model.train(training)
     stack = main_stack(probe, type(model).__name__)
     fields = text.to_dict()
-    factors = sorted({float(value) for value in fields.values() if isinstance(value, float) and value not in (0.0, 1.0)})
+    factors = sorted(
+        {float(value) for value in fields.values() if isinstance(value, float) and value not in (0.0, 1.0)}
+    )
     key_heads = next((fields[key] for key in _KEY_HEADS if isinstance(fields.get(key), int)), None)
     layers = [layer_of(probe, call, factors, key_heads) for call in stack.layers]
     ids = inputs.get("decoder_input_ids", inputs["input_ids"])

@@ -46,9 +46,7 @@ def is_linear(call: Call) -> bool:
     )  # fmt: skip
 
 
-def attention_of(
-    core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool
-) -> Found:
+def attention_of(core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool) -> Found:
     """Where the parts of one attention are.
 
     Args:
@@ -93,9 +91,7 @@ def _own_name(call: Call, core: Call) -> str:
 
 
 def _has_sinks(core: Core) -> bool:
-    return bool(
-        core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1
-    )
+    return bool(core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1)
 
 
 def _inner(core: Core, rotates: bool) -> tuple[Inner, ...]:
@@ -246,5 +242,3 @@ def _output(core: Core, after: list[Call], found: Found, prefix: str, heads: int
     add_linear(found, chosen, f"{prefix}W_O", _OUT, bias=f"{prefix}b_O")
     columns = Columns(torch.arange(heads * width).view(heads, width), heads * width)
     return Projection(chosen.path, columns)
-
-

@@ -141,7 +141,9 @@ def _kind(scope: list[Call], source: Call, before: list[Sublayer]) -> Kind:
     if cores:
         core = cores[0].core
         other = any(part.kind == "attn" for part in before)
-        crosses = any(roles.CROSS.search(call.path.rpartition(".")[2]) or roles.CROSS.search(call.kind) for call in scope)
+        crosses = any(
+            roles.CROSS.search(call.path.rpartition(".")[2]) or roles.CROSS.search(call.kind) for call in scope
+        )
         apart = core is not None and core.query is not None and core.key is not None and (
             core.query.shape[-2] != core.key.shape[-2]
         )  # fmt: skip
