@@ -48,9 +48,7 @@ def page(found: Mapping[str, Sequence[Row]], versions: str, day: date) -> str:
         for row in rows:
             marks = [MARKS.get(row.outcomes.get(statement, ""), "") for statement in statements]
             why = row.error or "; ".join(
-                f"{name} {row.details.get(name, '')}".strip()
-                for name in BASIC
-                if row.outcomes.get(name) == "fails"
+                f"{name} {row.details.get(name, '')}".strip() for name in BASIC if row.outcomes.get(name) == "fails"
             )
             cells = [row.model_type, row.known_by, "yes" if row.passed else "**no**", str(row.hook_points or ""),
                      str(len(row.untrusted) or ""), *marks, why.replace("|", "/")[:150]]  # fmt: skip
