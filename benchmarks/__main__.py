@@ -4,4 +4,4 @@ from benchmarks import native_forward, sweeps
 
 if __name__ == "__main__":
     native_forward.main()
-    sweeps.main()
+    sweeps.main([])

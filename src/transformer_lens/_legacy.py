@@ -12,28 +12,18 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from transformer_lens import _legacy_utilities
+
 _HOOKS = "transformer_lens.hooks"
 _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
-_LOSS = "transformer_lens.models.loss"
+_TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
     "NamesFilter": f"{_HOOKS}.root"
-}
-_UTILS = {
-    "get_act_name": _HOOKS,
-    "Slice": _HOOKS,
-    "SliceInput": _HOOKS,
-    "lm_cross_entropy_loss": _LOSS,
-    "lm_accuracy": _LOSS,
-    "USE_DEFAULT_VALUE": "transformer_lens.text",
-    "gelu_new": f"{_NATIVE}.activations",
-    "gelu_fast": f"{_NATIVE}.activations",
-    "solu": f"{_NATIVE}.activations",
-    "get_corner": "transformer_lens.weights.factored_matrix:get_matrix_corner",
 }
 _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValueCacheEntry"), _KV) | {
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
@@ -47,6 +37,7 @@ _REGISTRY = dict.fromkeys(
     ),
     "transformer_lens.models.registry",
 )
+_PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
     "attention": ("attention", ("Attention",)),
     "grouped_query_attention": ("attention", ("GroupedQueryAttention",)),
@@ -67,6 +58,15 @@ _COMPONENT_MODULES = {
     f"components.{path}": dict.fromkeys(names, f"{_NATIVE}.{home}") for path, (home, names) in _COMPONENTS.items()
 }
 
+_HEAD_DETECTOR = dict.fromkeys(
+    (
+        *("detect_head", "compute_head_attention_similarity_score", "get_supported_heads", "HeadName", "ErrorMeasure"),
+        *("get_previous_token_head_detection_pattern", "get_duplicate_token_head_detection_pattern"),
+        *("get_induction_head_detection_pattern", "LayerHeadTuple", "LayerToHead"),
+    ),
+    "transformer_lens.lenses.head_detector",
+)
+
 MODULES: dict[str, dict[str, str]] = {
     "HookedTransformer": {
         **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
@@ -77,23 +77,31 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
-    "FactoredMatrix": {"FactoredMatrix": "transformer_lens.weights.factored_matrix"},
+    "FactoredMatrix": dict.fromkeys(
+        ("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"
+    ),
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
+    "head_detector": _HEAD_DETECTOR,
     "hook_points": _HOOK_POINTS,
     "model_bridge": {"TransformerBridge": _BRIDGE, "build_bridge_from_module": _BRIDGE},
     "model_bridge.bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.transformer_bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
     "loading_from_pretrained": _REGISTRY,
     "supported_models": _REGISTRY,
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
-    "utils": _UTILS,
-    "utilities": _UTILS,
-    "utilities.slice": dict.fromkeys(("Slice", "SliceInput"), _HOOKS),
+    "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
+    "tools": {},
+    "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
+    "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
+    "utils": _legacy_utilities.ALL,
+    "utilities": _legacy_utilities.ALL,
+    **{f"utilities.{module}": table for module, table in _legacy_utilities.UTILITIES.items()},
     "components": {name: where for part in _COMPONENT_MODULES.values() for name, where in part.items()},
     "components.mlps": dict.fromkeys(("MLP", "GatedMLP", "MoE"), f"{_NATIVE}.mlp"),
     **_COMPONENT_MODULES,

@@ -114,15 +114,16 @@ def hf_model(row: str, seed: int = 0) -> PreTrainedModel:
 
 @torch.no_grad()
 def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Draw every parameter anew: matrices by their fan-in, norm weights about what they begin with."""
+    """Draw every parameter anew: matrices by their width, norm weights about what they begin with."""
     generator = torch.Generator().manual_seed(seed)
+    added_to = model.config.model_type == "nemotron"
     for name, parameter in model.named_parameters():
         drawn = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim == 1:
-            # A norm's weight begins at one, or at zero where one is added to it.
-            parameter.copy_(parameter.mean().round() + 0.3 * drawn)
-        elif "embed" in name or "wte" in name or "wpe" in name:
-            parameter.copy_(0.5 * drawn)
+            # A norm's weight begins at one, or at zero where one is added to it (Nemotron's begins at one all the same,
+            # and two at every norm, with squares behind it, makes numbers that float32 no longer resolves).
+            start = 0.0 if added_to and "norm" in name else parameter.mean().round()
+            parameter.copy_(start + 0.3 * drawn)
         else:
             parameter.copy_(drawn / parameter.shape[-1] ** 0.5)
     model.tie_weights()

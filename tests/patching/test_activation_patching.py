@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -72,15 +73,7 @@ def test_sweeps_give_the_numbers_of_the_generic_loop(study, kind):
 def test_a_list_of_patches(study):
     model, clean = study
 
-    class Frame:  # what a data frame is to the function
-        rows = torch.tensor([[0, 2, 1], [1, 5, 3], [1, 10, 0]])
-
-        def to_numpy(self):
-            return self.rows.numpy()
-
-        def __len__(self):
-            return len(self.rows)
-
+    frame = pd.DataFrame([[0, 2, 1], [1, 5, 3], [1, 10, 0]], columns=["layer", "pos", "head"])
     found = patching.generic_activation_patch(
         model,
         RECORDED["corrupted_tokens"],
@@ -88,7 +81,7 @@ def test_a_list_of_patches(study):
         metric,
         patching.layer_pos_head_vector_patch_setter,
         "z",
-        index_df=Frame(),
+        index_df=frame,
         verbose=False,
     )
     torch.testing.assert_close(found, RECORDED["patching.generic(index_df)"], atol=5e-5, rtol=1e-4)

@@ -93,7 +93,9 @@ def test_cells_that_change_nothing_are_not_run():
     assert found.groups == {7: [(1, 1)]}
     assert found.layer_rows == 2 * 1 * 2  # two rows, one layer, two positions
     assert found.loop_rows == 2 * 2 * 2 * 9
-    assert "2 cells, 1 of which change nothing, in 1 waves" in found.describe()
+    assert found.layer_runs == 1
+    assert "2 cells: 1 change nothing, 0 run one at a time, 1 in 1 waves of up to 2 rows" in found.describe()
+    assert "1 layer evaluations on 4 tokens; a loop over cells: 4 on 72 tokens" in found.describe()
     metric = LogitDifference(1, 2)
     torch.testing.assert_close(sweep(model, ids, cells, metric)[0], metric(logits))
 

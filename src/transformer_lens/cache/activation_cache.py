@@ -18,7 +18,7 @@ from transformer_lens.cache.storage import load_run, save_run
 from transformer_lens.cache.stream_methods import StreamMethods
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks import Slice, SliceInput, get_act_name
-from transformer_lens.hooks.names import NameDict, bridge_aliases, describe
+from transformer_lens.hooks.names import NameDict, describe, spellings
 
 GRADIENT = "_grad"
 
@@ -53,7 +53,7 @@ class ActivationCache(StreamMethods, PartMethods):
         *,
         readout: Readout | None = None,
     ):
-        aliases = cache_dict.aliases if isinstance(cache_dict, NameDict) else bridge_aliases(cache_dict)
+        aliases = cache_dict.aliases if isinstance(cache_dict, NameDict) else spellings(cache_dict)
         self.cache_dict: NameDict[Tensor] = NameDict(cache_dict, aliases)
         self.model = model
         self.has_batch_dim = has_batch_dim
@@ -182,7 +182,12 @@ class ActivationCache(StreamMethods, PartMethods):
         if not self.has_batch_dim:
             raise ValueError("There is no batch axis to select from: it was removed.")
         rows = batch_slice if isinstance(batch_slice, Slice) else Slice(batch_slice)
-        sliced = {n: rows.apply(v, dim=0) if _has_batch(n) else v for n, v in self.cache_dict.items()}
+        batch = max((len(value) for name, value in self.cache_dict.items() if _has_batch(name)), default=1)
+        sliced = {
+            # NOTE: transformers embeds positions once for all rows of a batch.
+            name: rows.apply(value.expand(batch, *value.shape[1:]), dim=0) if _has_batch(name) else value
+            for name, value in self.cache_dict.items()
+        }
         names = NameDict(sliced, self.cache_dict.aliases)
         return ActivationCache(names, self.model, rows.mode != "int", readout=self._readout)
 

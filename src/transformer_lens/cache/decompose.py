@@ -87,15 +87,14 @@ def decompose_resid(
         raise ValueError(f'mode is "all", "mlp" or "attn"; got {mode!r}.')
     last = stream_layer(run, layer, mlp_input)
     reading = reading_of(run, last, mlp_input, apply_ln=apply_ln, pos_slice=pos_slice)
-    names: list[tuple[str, int | None]] = [(name, None) for name in run.readout.embeddings] if incl_embeds else []
+    written = embeddings(run, "leave them out with incl_embeds=False") if incl_embeds else []
     for number in range(last + 1):
         attention, mlp = _writers(run, number, last, mlp_input)
-        names += [("attn_out", number)] if attention and mode != "mlp" else []
-        names += [("mlp_out", number)] if mlp and mode != "attn" else []
-    rows = [
-        parts.whole(run, reading, *_output(run, name, number, "leave them out with incl_embeds=False"))
-        for name, number in names
-    ]
+        if attention and mode != "mlp":
+            written.append((f"{number}_attn_out", run.needed("attn_out", number)))
+        if mlp and mode != "attn":
+            written.append((f"{number}_mlp_out", run.needed("mlp_out", number)))
+    rows = [parts.whole(run, reading, *output) for output in written]
     return stacked(run, reading, rows)
 
 
@@ -109,13 +108,23 @@ def _writers(run: Run, layer: int, last: int, mlp_input: bool) -> tuple[bool, bo
     return attention and part.heads > 0, before and part.mlp is not None
 
 
-def _output(run: Run, name: str, layer: int | None, without: str) -> tuple[str, Tensor]:
-    if layer is not None:
-        return f"{layer}_{name}", run.needed(name, layer)
+def embeddings(run: Run, without: str = "") -> list[tuple[str, Tensor]]:
+    """The activations whose sum enters layer 0, with their names.
+
+    Args:
+        run: the cache.
+        without: what else the caller may do if they were not cached.
+
+    Raises:
+        UnknownNameError: one was not cached.
+    """
     try:
-        return name, run.needed(name)
+        found = [(name, run.needed(name)) for name in run.readout.embeddings]
     except UnknownNameError as error:
-        raise UnknownNameError(f"{error} (Or {without}.)") from None
+        raise UnknownNameError(f"{error} (Or {without}.)" if without else str(error)) from None
+    # NOTE: transformers embeds positions once for all rows of a batch.
+    shape = torch.broadcast_shapes(*(value.shape for _, value in found))
+    return [(name, value.expand(shape)) for name, value in found]
 
 
 def stack_head_results(
@@ -188,11 +197,9 @@ def get_full_resid_decomposition(
         rows += [parts.neurons(run, reading, number, Slice()) for number in mlps]
     else:
         rows += [parts.whole(run, reading, f"{number}_mlp_out", run.needed("mlp_out", number)) for number in mlps]
-    embeddings = [run.needed(name) for name in run.readout.embeddings]
-    rows += [
-        parts.whole(run, reading, name, value) for name, value in zip(run.readout.embeddings, embeddings, strict=True)
-    ]
-    rows.append(parts.bias(run, reading, embeddings[0], attention=attention, mlp=mlps if expand_neurons else ()))
+    entering = embeddings(run)
+    rows += [parts.whole(run, reading, *embedded) for embedded in entering]
+    rows.append(parts.bias(run, reading, entering[0][1], attention=attention, mlp=mlps if expand_neurons else ()))
     stack, labels = stacked(run, reading, rows)
     return _flat(stack, project_output_onto), labels
 

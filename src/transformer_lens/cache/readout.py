@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, rms_norm
 
 from transformer_lens.cache.errors import MissingWeightsError
+from transformer_lens.native.activations import apply_softcap
 
 MLPKind = Literal["neurons", "experts", "opaque"]
 
@@ -118,7 +119,7 @@ class Readout:
         logits = x @ self.unembedding().to(x)
         if self.b_U is not None:
             logits = logits + self.b_U.to(logits)
-        return logits if self.logit_cap is None else self.logit_cap * (logits / self.logit_cap).tanh()
+        return apply_softcap(logits, self.logit_cap)
 
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
         """W_U.

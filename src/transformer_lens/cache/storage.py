@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transformer_lens.cache.readout import LayerReadout, NormReadout, Readout
+from transformer_lens.hooks.names import NameDict, spellings
 
 READOUT = "readout/"
 
 
 def save_run(
     path: str | PathLike[str],
-    activations: Mapping[str, Tensor],
+    activations: NameDict[Tensor],
     has_batch_dim: bool,
     readout: Readout | None,
     weights: bool,
@@ -28,12 +29,12 @@ def save_run(
 
     Args:
         path: the file.
-        activations: by name.
+        activations: by name; their other spellings are written too.
         has_batch_dim: whether they have a batch axis.
         readout: of the model that made them; None: none is written.
         weights: write each layer's W_O and W_out too.
     """
-    metadata = {"format": "pt", "has_batch_dim": str(has_batch_dim)}
+    metadata = {"format": "pt", "has_batch_dim": str(has_batch_dim), "aliases": json.dumps(activations.aliases)}
     tensors = {name: _plain(value) for name, value in activations.items()}
     if readout is not None:
         if not weights:
@@ -44,14 +45,15 @@ def save_run(
     save_file(tensors, str(path), metadata=metadata)
 
 
-def load_run(path: str | PathLike[str], device: str) -> tuple[dict[str, Tensor], bool, Readout | None]:
-    """Activations by name, whether they have a batch axis, and the readout, if one was written."""
+def load_run(path: str | PathLike[str], device: str) -> tuple[NameDict[Tensor], bool, Readout | None]:
+    """Activations by name in every spelling, whether they have a batch axis, and the readout, if one was written."""
     with safe_open(str(path), framework="pt", device=device) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         metadata = file.metadata() or {}
     saved = {name.removeprefix(READOUT): tensors.pop(name) for name in list(tensors) if name.startswith(READOUT)}
     readout = _readout(json.loads(metadata["readout"]), saved) if "readout" in metadata else None
-    return tensors, metadata.get("has_batch_dim", "True") == "True", readout
+    aliases = json.loads(metadata["aliases"]) if "aliases" in metadata else spellings(tensors)
+    return NameDict(tensors, aliases), metadata.get("has_batch_dim", "True") == "True", readout
 
 
 def _plain(value: Tensor) -> Tensor:

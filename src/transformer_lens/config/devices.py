@@ -1,8 +1,13 @@
-"""Where models live by default."""
+"""Where models live by default, and moving them."""
 
+import logging
 import os
+import warnings
+from typing import Any, Protocol
 
 import torch
+
+log = logging.getLogger(__name__)
 
 
 def default_device() -> str:
@@ -15,3 +20,66 @@ def default_device() -> str:
     if torch.backends.mps.is_available() and os.environ.get("TRANSFORMERLENS_ALLOW_MPS") == "1":
         return "mps"
     return "cpu"
+
+
+def warn_if_mps(device: str | torch.device) -> None:
+    """Warn that Apple's MPS backend has given wrong numbers, unless TRANSFORMERLENS_ALLOW_MPS=1 says that is known.
+
+    Example:
+        >>> warn_if_mps("cpu")
+    """
+    if torch.device(device).type == "mps" and os.environ.get("TRANSFORMERLENS_ALLOW_MPS") != "1":
+        warnings.warn(
+            "Apple's MPS backend has given wrong numbers silently: compare with the CPU, or set "
+            "TRANSFORMERLENS_ALLOW_MPS=1 to go without this warning.",
+            stacklevel=2,
+        )
+
+
+class ModelWithCfg(Protocol):
+    """A model that says in its configuration where it is."""
+
+    cfg: Any
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Its parameters and buffers."""
+
+    def to(self, device_or_dtype: str | torch.device | torch.dtype) -> Any:
+        """The model, moved or cast."""
+
+
+def move_to_and_update_config(
+    model: Any, device_or_dtype: str | torch.device | torch.dtype, print_details: bool = True
+) -> Any:
+    """The module, moved to a device or cast to a dtype, its cfg.device or cfg.dtype set to that.
+
+    Args:
+        model: a torch module with a cfg.
+        device_or_dtype: where to, or what to cast to.
+        print_details: log it.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> move_to_and_update_config(model, torch.float64).cfg.dtype
+        torch.float64
+    """
+    moved = torch.nn.Module.to(model, device_or_dtype)
+    if isinstance(device_or_dtype, torch.dtype):
+        model.cfg.dtype = device_or_dtype
+    else:
+        model.cfg.device = str(device_or_dtype)
+    if print_details:
+        log.info("The model is now %s.", device_or_dtype)
+    return moved
+
+
+def print_gpu_mem(step_name: str = "") -> None:
+    """Print how much memory of the current CUDA device this process's tensors take, in GiB; 0 without one.
+
+    Example:
+        >>> print_gpu_mem("before")  # doctest: +ELLIPSIS
+        before: ... GiB of GPU memory
+    """
+    used = torch.cuda.memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+    print(f"{step_name}: {used:.2f} GiB of GPU memory")  # noqa: T201 - it is what it does

@@ -79,6 +79,17 @@ class GenerationAdapter(PreTrainedModel, GenerationMixin):
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """The logits of the last position, in the form that generate reads."""
+        residual = self.residual(input_ids, inputs_embeds, attention_mask, past_key_values)
+        return CausalLMOutputWithPast(logits=self._run[0].last_logits(residual), past_key_values=past_key_values)
+
+    def residual(
+        self,
+        input_ids: Int[Tensor, "batch pos"] | None,
+        inputs_embeds: Float[Tensor, "batch pos d_model"] | None,
+        attention_mask: Int[Tensor, "batch key"] | None,
+        past_key_values: DynamicCache | None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream after the last block, for transformers' arguments."""
         model = self._run[0]
         given = inputs_embeds if input_ids is None else input_ids
         if given is None:
@@ -89,8 +100,7 @@ class GenerationAdapter(PreTrainedModel, GenerationMixin):
         entries = None
         if past_key_values is not None:
             entries = [_Layer(past_key_values, layer) for layer in range(model.cfg.n_layers)]
-        residual = model.run_blocks(residual, frame, position, entries)
-        return CausalLMOutputWithPast(logits=model.last_logits(residual), past_key_values=past_key_values)
+        return model.run_blocks(residual, frame, position, entries)
 
 
 @singledispatch

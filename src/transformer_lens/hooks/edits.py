@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Shaped
 from torch import Tensor
 
-from transformer_lens.hooks.interventions import Cell, Intervention, interventions_of
+from transformer_lens.hooks.interventions import Cell, Intervention, parts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +29,19 @@ class Edit:
 
     @classmethod
     def of(cls, what: Edit | Cell, name: str | None = None) -> Edit:
-        """An edit of this, under this name; an edit keeps its own where none is given."""
+        """An edit of this, under this name; an edit keeps its own where none is given.
+
+        Raises:
+            TypeError: something in it is no intervention.
+        """
         if isinstance(what, Edit):
             return cls(what.name if name is None else name, what.interventions)
-        interventions = interventions_of(what)
-        for intervention in interventions:
-            if not isinstance(intervention, Intervention):
-                raise TypeError(f"An edit holds interventions; got {type(intervention).__name__}.")
-        return cls("edit" if name is None else name, interventions)
+        interventions = []
+        for part in parts_of(what):
+            if not isinstance(part, Intervention):
+                raise TypeError(f"An edit holds interventions; got {type(part).__name__}. For hooks: model.hooks(...).")
+            interventions.append(part)
+        return cls("edit" if name is None else name, tuple(interventions))
 
     def describe(self) -> str:
         """The name, and under it each intervention in words."""

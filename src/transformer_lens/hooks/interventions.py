@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from transformer_lens.hooks.names import describe
 
-Value = Tensor | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
-"""What is put into a part: see `Intervention.value`. The one string is "zero"."""
+Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | Literal["zero", "mean", "resample"]
+NAMED_VALUES = ("zero", "mean", "resample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +24,9 @@ class Intervention:
 
     Attributes:
         hook: full name of a hook point.
-        value: what is put there: "zero", a tensor that broadcasts to the part, a cache (the same part of its activation
-            of the same name), or a function of the part.
+        value: what is put there: "zero"; "mean" or "resample" (the mean over the rows of this run, or another of its
+            rows: see `values` for more of both); a number; a tensor that broadcasts to the part; a cache (the same
+            part of its activation of the same name); or a function of the part.
         pos: the position (for scores and patterns: the query) or several; None: all; "prompt" or "generated": those
             that `generate` was given, or those it makes. Negative ones count from the end of the prompt.
         head: the head or several; None: all.
@@ -41,7 +43,14 @@ class Intervention:
     head: int | Sequence[int] | None = None
     neuron: int | Sequence[int] | None = None
 
-    @property
+    def __post_init__(self) -> None:
+        if isinstance(self.value, str) and self.value not in NAMED_VALUES:
+            raise ValueError(
+                f"A value is one of {', '.join(NAMED_VALUES)}, a number, a tensor, a cache or a function; "
+                f"got {self.value!r}."
+            )
+
+    @cached_property
     def axes(self) -> list[str]:
         """The axes of the hook's activation.
 
@@ -50,16 +59,22 @@ class Intervention:
         """
         info = describe(self.hook)
         if info is None:
-            raise ValueError(f"The axes of {self.hook!r} are not known, so it cannot be patched in a sweep.")
+            raise ValueError(
+                f"The axes of {self.hook!r} are not known, so no part of it can be named. Give the cell as a pair "
+                "(name, function) to edit it with a function of your own."
+            )
         axes = info.axes.split()
         if not {"pos", "query"} & set(axes):
-            raise ValueError(f"{self.hook} has axes {axes}; a sweep needs positions.")
+            raise ValueError(
+                f"{self.hook} has axes {axes}; a sweep needs positions. Give the cell as a pair (name, function) to "
+                "edit it with a function of your own."
+            )
         for given, names in ((self.pos, ("pos", "query")), (self.head, ("head", "kv_head"))):
             if given is not None and not set(names) & set(axes):
                 raise ValueError(f"{self.hook} has axes {axes}; it cannot be indexed by {names[0]}.")
         return axes
 
-    @property
+    @cached_property
     def position_axis(self) -> int:
         """The axis over positions (for scores and patterns: over queries)."""
         return next(place for place, axis in enumerate(self.axes) if axis in ("pos", "query"))
@@ -110,35 +125,48 @@ class Intervention:
         from_front = {position + asked if position < 0 else position for position in wanted}
         return sorted(position for position in from_front if position < n_positions)
 
-    def changed(
-        self, activation: Float[Tensor, "..."], first: int = 0, prompt: int | None = None
-    ) -> Float[Tensor, "..."]:
-        """The activation with the new value in its place; `activation` itself is written to.
-
-        Args:
-            activation: that of the hook point.
-            first: the position at which it begins (what came before is in a key-value cache).
-            prompt: as in `positions`.
+    def new_value(
+        self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
+    ) -> Float[Tensor, "batch *part"]:
+        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them.
 
         Raises:
-            ValueError: the value does not fit the part.
+            ValueError: the value is "mean" or "resample", which a sweep replaces by the means and rows of its run.
         """
-        n_positions = first + activation.shape[self.position_axis]
-        wanted = self.positions(n_positions, prompt)
-        here = [position for position in wanted if position >= first]
-        if not here:
-            return activation
-        index = self.index(here, first)
-        part = activation[index].clone()  # what a gradient needs must not be overwritten
-        try:
-            activation[index] = self.new_value(part, wanted, len(wanted) - len(here))
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"{self.hook}: the part that is changed has shape {tuple(part.shape)} here, and {self._value_in_words()} "
-                f"does not fit it ({error}). While text is generated, a value for each position needs positions: "
-                'pos="prompt", or their numbers.'
-            ) from error
-        return activation
+        if isinstance(self.value, str):
+            if self.value != "zero":
+                raise ValueError(f"{self.value!r} is for sweeps; here, give values.MeanOf(cache) or a cache.")
+            return torch.zeros_like(part)
+        if isinstance(self.value, int | float):
+            return torch.full_like(part, self.value)
+        if isinstance(self.value, Tensor):
+            axis = self.position_axis
+            shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
+            value = self.value.to(part.device, part.dtype).expand(shape)
+            return value.narrow(axis, skipped, part.shape[axis])
+        if isinstance(self.value, Mapping):
+            return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
+        return self.value(part)
+
+    def edit(
+        self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0, prompt: int | None = None
+    ) -> None:
+        """Put the value into an activation, in place.
+
+        Args:
+            activation: of which positions from `first` on are there.
+            n_positions: the length of the run.
+            first: see there.
+            prompt: as in `positions`.
+        """
+        positions = self.positions(n_positions, prompt)
+        skipped = sum(position < first for position in positions)
+        if skipped == len(positions):
+            return
+        index = self.index(positions[skipped:], first)
+        part = activation[index]
+        # What a gradient needs must not be overwritten.
+        activation[index] = self.new_value(part.clone() if part.requires_grad else part, positions, skipped)
 
     def describe(self) -> str:
         """What is changed and how, in words.
@@ -157,34 +185,29 @@ class Intervention:
             if self.value.numel() == 1:
                 return f"{self.value.item():.4g}"
             return f"a tensor of shape {tuple(self.value.shape)}"
+        if isinstance(self.value, int | float):
+            return f"{self.value:.4g}"
         if isinstance(self.value, Mapping):
             return "what it was in another run"
         return f"what {self.value.__name__} makes of it" if isinstance(self.value, FunctionType) else str(self.value)
 
-    def new_value(
-        self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
-    ) -> Float[Tensor, "batch *part"]:
-        """What takes the place of `part`, which lies at `positions` without the first `skipped` of them."""
-        if isinstance(self.value, str):
-            if self.value != "zero":
-                raise ValueError(f'A value is "zero", a tensor, a cache or a function; got {self.value!r}.')
-            return torch.zeros_like(part)
-        if isinstance(self.value, Tensor):
-            axis = self.position_axis
-            shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
-            value = self.value.to(part.device, part.dtype).expand(shape)
-            return value.narrow(axis, skipped, part.shape[axis])
-        if isinstance(self.value, Mapping):
-            return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
-        return self.value(part)
+
+OwnHook = tuple[str, Callable[..., Any]]
+Cell = Intervention | OwnHook | Sequence["Intervention | OwnHook"]
 
 
-Cell = Intervention | Sequence[Intervention]
+def parts_of(cell: Cell) -> tuple[Intervention | OwnHook, ...]:
+    """The interventions and functions of your own of a cell, which may be a single one."""
+    if isinstance(cell, Intervention):
+        return (cell,)
+    if isinstance(cell, tuple) and len(cell) == 2 and isinstance(cell[0], str) and callable(cell[1]):
+        return ((cell[0], cell[1]),)
+    return tuple(cell)
 
 
 def interventions_of(cell: Cell) -> tuple[Intervention, ...]:
-    """The interventions of a cell, which may be a single one."""
-    return (cell,) if isinstance(cell, Intervention) else tuple(cell)
+    """The interventions of a cell, which may be a single one; functions of your own are left out."""
+    return tuple(part for part in parts_of(cell) if isinstance(part, Intervention))
 
 
 def _named(axis: str, index: int | Sequence[int]) -> str:

@@ -145,6 +145,18 @@ def native_aliases(names: Iterable[str]) -> dict[str, str]:
     return aliases
 
 
+def spellings(names: Iterable[str]) -> dict[str, str]:
+    """The other spellings of names that are all a bridge's, or all HookedTransformer's.
+
+    Example:
+        >>> spellings(["blocks.0.attn.o.hook_in"])
+        {'blocks.0.attn.hook_z': 'blocks.0.attn.o.hook_in'}
+    """
+    names = list(names)
+    is_bridges = any(_template(name) in _BY_BRIDGE and _template(name) not in _ENTRIES for name in names)
+    return native_aliases(names) if is_bridges else bridge_aliases(names)
+
+
 def _is_linear(info: HookInfo) -> bool:
     return info.name.endswith("mlp.hook_pre_linear")
 

@@ -13,6 +13,19 @@ from torch import Tensor
 SliceInput = int | tuple[int, ...] | list[int] | Tensor | NDArray[Any] | slice | None
 
 
+def to_python_int(value: Any) -> int | None:
+    """The value as an int if it is one whole number: an int, a numpy integer, or an integer tensor or array of one.
+
+    Example:
+        >>> to_python_int(torch.tensor(3)), to_python_int(np.int64(3)), to_python_int(3.0), to_python_int(True)
+        (3, 3, None, None)
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        whole = not value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind in "iu"
+        return int(value) if whole and value.ndim == 0 and value.dtype != torch.bool else None
+    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+
+
 class Slice:
     """A selection along one axis: None keeps all, an int one entry, a tuple is `slice(*tuple)`, a sequence picks.
 
@@ -52,15 +65,15 @@ class Slice:
                 raise ValueError(f"A slice is an int, tuple, sequence or None; got {type(input_slice).__name__}.")
 
     @classmethod
-    def unwrap(cls, input_slice: Slice | SliceInput) -> Slice:
-        """The Slice for `input_slice`, keeping an axis of length one where an int was given.
+    def unwrap(cls, slice_input: Slice | SliceInput) -> Slice:
+        """The Slice for `slice_input`, keeping an axis of length one where an int was given.
 
         Raises:
             ValueError: the input is not a slice in this notation.
         """
-        if isinstance(input_slice, Slice):
-            return input_slice
-        return cls([input_slice]) if isinstance(input_slice, int) else cls(input_slice)
+        if isinstance(slice_input, Slice):
+            return slice_input
+        return cls([slice_input]) if isinstance(slice_input, int) else cls(slice_input)
 
     def apply(self, tensor: Tensor, dim: int = 0) -> Tensor:
         """The selection of `tensor` along `dim`; an int drops the axis."""

@@ -1,7 +1,44 @@
 """Reading activations in the vocabulary: what the stream says at each layer, and which parts write the answer."""
 
-from transformer_lens.lenses.attribution import head_attribution
+from transformer_lens.lenses.attribution import DirectLogitAttribution, direct_logit_attribution, head_attribution
 from transformer_lens.lenses.detectors import HeadScores, head_scores
+from transformer_lens.lenses.directions import (
+    SingularDirections,
+    TokenReading,
+    neuron_directions,
+    read_directions,
+    singular_directions,
+)
+from transformer_lens.lenses.head_detector import detect_head
+from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
+from transformer_lens.lenses.patchscope import Patchscope, patchscope
+from transformer_lens.lenses.sources import SourceAttribution, source_attribution
+from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean_kl, train_tuned_lens
 
-__all__ = ["HeadScores", "LogitLens", "head_attribution", "head_scores", "logit_lens"]
+__all__ = [
+    "DirectLogitAttribution",
+    "HeadScores",
+    "JacobianLens",
+    "LogitLens",
+    "Patchscope",
+    "SingularDirections",
+    "SourceAttribution",
+    "TokenReading",
+    "TunedLens",
+    "TunedLensOptions",
+    "detect_head",
+    "direct_logit_attribution",
+    "head_attribution",
+    "head_scores",
+    "jacobian_lens",
+    "logit_derivative",
+    "logit_lens",
+    "mean_kl",
+    "neuron_directions",
+    "patchscope",
+    "read_directions",
+    "singular_directions",
+    "source_attribution",
+    "train_tuned_lens",
+]

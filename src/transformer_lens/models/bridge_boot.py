@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 
 from transformer_lens.config import TransformerBridgeConfig, default_device
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.models.huggingface import config_of_model
 from transformer_lens.models.loading import TOKENIZER_FILES, find
-from transformer_lens.models.request import Request
+from transformer_lens.models.request import HUB, Request
 from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_spec
 from transformer_lens.specs.rules import rotary, rotary_by_layer_type
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
 from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.stored import is_plain
+from transformer_lens.wrapped.tree import grow
 
 # Arguments that say which files are loaded, and how.
 FOR_LOADING = (
-    "hf_config_overrides", "model_class", "revision", "checkpoint_index", "checkpoint_value", "device_map",
-    "max_memory", "offload_folder",
+    "hf_config_overrides", "model_class", "revision", "code_revision", "checkpoint_index", "checkpoint_value",
+    "device_map", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
+SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True)
@@ -40,23 +48,27 @@ class BootRequest:
     load_weights: bool = True
     trust_remote_code: bool = False
     model_class: Any = None
-    hf_model: PreTrainedModel | None = None
+    hf_model: Any = None
     n_ctx: int | None = None
     revision: str | None = None
+    code_revision: str | None = None
     checkpoint_index: int | None = None
     checkpoint_value: int | None = None
     device_map: str | dict[str, Any] | None = None
+    n_devices: int | None = None
     max_memory: dict[Any, Any] | None = None
     offload_folder: str | os.PathLike[str] | None = None
+    further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Booted:
-    """A transformers model, where its parts are, and its tokenizer."""
+    """A transformers model, where its parts are, its tokenizer, and what puts views of the parts into a bridge."""
 
     model: PreTrainedModel
     anatomy: Anatomy
     tokenizer: Any
+    grow: Callable[[WrappedHost, nn.Module], None] = grow
 
 
 def boot(name: str, request: BootRequest) -> Booted:
@@ -71,18 +83,39 @@ def boot(name: str, request: BootRequest) -> Booted:
     return Booted(model, anatomy_of(model, Path(name).name, request.n_ctx), tokenizer)
 
 
-def _given(request: BootRequest, model: PreTrainedModel) -> PreTrainedModel:
-    idle = [name for name in FOR_LOADING if getattr(request, name) is not None]
+def _given(request: BootRequest, model: Any) -> PreTrainedModel:
+    idle = [name for name in FOR_LOADING if getattr(request, name) is not None] + list(request.further)
     if idle:
         raise ConfigurationError(f"{', '.join(idle)} has no effect on a model in memory (hf_model).")
+    model = _without_adapter_shell(model)
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigurationError(
+            f"hf_model is a {type(model).__name__}, and what is wrapped is a transformers model: PreTrainedModel. "
+            "Give the model inside it. Compile in place, with model.compile(): passes with hooks then run uncompiled."
+        )
     if request.dtype not in (None, model.dtype):
         raise ConfigurationError(f"hf_model is {model.dtype}; cast it before booting: hf_model.to({request.dtype}).")
     return model if request.device is None else model.to(request.device)
 
 
+def _without_adapter_shell(model: Any) -> Any:
+    """The transformers model inside a PEFT model whose adapters sit in its layers; other models as they are."""
+    peft = sys.modules.get("peft")
+    if peft is None or not isinstance(model, peft.PeftModel):
+        return model
+    if any(config.is_prompt_learning for config in model.peft_config.values()):
+        raise ConfigurationError(
+            f"This {type(model).__name__} puts learned tokens before the text, outside of the transformers model, "
+            "where no hook could see them. Adapters inside of layers (LoRA and its like) can be wrapped."
+        )
+    return model.get_base_model()
+
+
 def _folder(name: str, request: BootRequest) -> Path:
     asked = {key: getattr(request, key) for key in ("checkpoint_index", "checkpoint_value", "trust_remote_code")}
-    more = {} if request.revision is None else {"revision": request.revision}
+    more = {key: value for key, value in request.further.items() if key in HUB}
+    if request.revision is not None:
+        more["revision"] = request.revision
     found = find(name, Request.of(asked, more))
     assert found.folder is not None
     return found.folder
@@ -90,23 +123,47 @@ def _folder(name: str, request: BootRequest) -> Path:
 
 def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
     kind = request.model_class or transformers.AutoModelForCausalLM
-    local = {"local_files_only": True, "trust_remote_code": request.trust_remote_code}
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": request.trust_remote_code}
+    if request.code_revision is not None:
+        if not request.trust_remote_code:
+            raise ConfigurationError("code_revision has no effect without trust_remote_code=True.")
+        local["code_revision"] = request.code_revision
     config = transformers.AutoConfig.from_pretrained(str(folder), **local, **(request.hf_config_overrides or {}))
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
+    further = {name: value for name, value in request.further.items() if name not in HUB}
+    spread = _spread(request)
     if not request.load_weights:
-        model = kind.from_config(config, **dtype) if request.model_class is None else kind(config)
-        return model.eval().to(request.device or default_device())
-    spread = {
-        name: getattr(request, name)
-        for name in ("device_map", "max_memory", "offload_folder")
-        if getattr(request, name) is not None
-    }
-    model = kind.from_pretrained(str(folder), config=config, **local, **dtype, **spread)
-    if "device_map" in spread:
-        if request.device is not None:
-            raise ConfigurationError("device and device_map both say where the model goes; give one of them.")
+        if idle := [*spread, *further]:
+            raise ConfigurationError(f"{', '.join(idle)} has no effect with load_weights=False.")
+        make = kind.from_config if request.model_class is None else kind._from_config
+        return make(config, **dtype).eval().to(request.device or default_device())
+    model: PreTrainedModel = kind.from_pretrained(str(folder), config=config, **local, **dtype, **spread, **further)
+    placed = bool({"device_map", "tp_plan", "quantization_config"} & {*spread, *further}) or model.config.to_dict().get(
+        "quantization_config"
+    )
+    if placed and request.device is None:
         return model
     return model.to(request.device or default_device())
+
+
+def _spread(request: BootRequest) -> dict[str, Any]:
+    """Arguments of transformers' from_pretrained that say where the layers go."""
+    spread = {name: getattr(request, name) for name in SPREAD if getattr(request, name) is not None}
+    if request.n_devices is not None and request.n_devices > 1:
+        if "device_map" in spread or "max_memory" in spread:
+            raise ConfigurationError("n_devices and device_map or max_memory both say where the model goes; give one.")
+        there = torch.cuda.device_count()
+        if request.n_devices > there:
+            raise ConfigurationError(f"n_devices={request.n_devices}, and there are {there} CUDA devices here.")
+        free = {device: torch.cuda.mem_get_info(device)[0] for device in range(request.n_devices)}
+        spread |= {"device_map": "balanced", "max_memory": free}
+    if "device_map" in spread and request.device is not None:
+        raise ConfigurationError(
+            "device and device_map (or n_devices) both say where the model goes; give one of them."
+        )
+    if "device_map" not in spread and spread:
+        raise ConfigurationError(f"{', '.join(spread)} has no effect without device_map.")
+    return spread
 
 
 def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Anatomy:
@@ -174,8 +231,9 @@ def _check_parameters(anatomy: Anatomy, model: PreTrainedModel) -> None:
         for layer in range(anatomy.cfg.n_layers if rule.per_layer else 1)
     }
     held = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    extra = sorted(name for name in held - known if not anatomy.spec.ignores(name))
-    missing = sorted(known - held)
+    own = _with_own_tensors(model, known)
+    extra = sorted(name for name in held - known if not anatomy.spec.ignores(name) and not name.startswith(own))
+    missing = sorted(name for name in known - held if not name.startswith(own))
     if extra or missing:
         raise UnsupportedModelError(
             f"This {type(model).__name__} is not as {anatomy.spec.name} is known: "
@@ -184,3 +242,14 @@ def _check_parameters(anatomy: Anatomy, model: PreTrainedModel) -> None:
             )
             + "."
         )
+
+
+def _with_own_tensors(model: PreTrainedModel, known: set[str]) -> tuple[str, ...]:
+    """What names below modules begin with that keep a known tensor in a form of their own (adapters, quantisation).
+
+    Whether such a module can be read is asked when somebody reads it; hooks on it work.
+    """
+    modules = dict(model.named_modules())
+    split = [name.rpartition(".") for name in known]
+    places = {path for path, _, leaf in split if path in modules and not is_plain(modules[path], leaf)}
+    return tuple(f"{path}." for path in places if {f"{path}.{name}" for name in modules[path].state_dict()} - known)

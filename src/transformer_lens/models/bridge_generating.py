@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from transformer_lens.generation.adapter import driver_of
+from transformer_lens.generation.sampling import prompted
 from transformer_lens.models.generating import Generating
 from transformer_lens.text import USE_DEFAULT_VALUE
 from transformer_lens.wrapped.host import WrappedHost
@@ -38,7 +39,9 @@ class BridgeGenerating(Generating):
         """
         tokens, _, mask = self._to_continue(input, USE_DEFAULT_VALUE, None)
         mask = torch.ones_like(tokens) if mask is None and tokens is not None else mask
-        with self.host.wired():
+        given = input if tokens is None else tokens
+        assert isinstance(given, Tensor)
+        with prompted(self, given.shape[1]), self.host.wired():
             output = self.host.model.generate(inputs=tokens, attention_mask=mask, **generation_kwargs)
         return output if isinstance(input, Tensor) or not isinstance(output, Tensor) else self._texts(output, input)
 

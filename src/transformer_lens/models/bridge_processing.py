@@ -21,6 +21,7 @@ from transformer_lens.weights.processing import process, refusals
 from transformer_lens.weights.processing.process import ProcessingWarning
 from transformer_lens.wrapped.anatomy import Anatomy
 from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.stored import refuse_unplain
 from transformer_lens.wrapped.views import View
 
 State = dict[str, Tensor]
@@ -81,6 +82,12 @@ class BridgeProcessing(HookedRootModule):
     @torch.no_grad()
     def _process(self, steps: set[str]) -> None:
         anatomy, model = self.host.anatomy, self.host.model
+        places = [
+            rule.hf.format(layer=layer, expert=0).rpartition(".")
+            for rule in anatomy.rules.values()
+            for layer in range(self.cfg.n_layers if rule.per_layer else 1)
+        ]
+        refuse_unplain(((path, model.get_submodule(path), leaf) for path, _, leaf in places), "Compatibility mode")
         plan = Plan(anatomy.spec, anatomy.config, anatomy.sizes, self.cfg.n_layers, self.cfg.tie_word_embeddings)
         before = dict(canonical_state(plan, InMemory(model.state_dict(), type(model).__name__)))
         quiet = set(QUIETLY_LEFT_OUT)

@@ -66,6 +66,8 @@ class Edited:
         self._planned = [(i, model.points_named(i.hook)) for edit in edits for i in edit.interventions]
         for intervention, _ in self._planned:
             intervention.index([0])  # refuses a part that is not there
+            if intervention.value in ("mean", "resample"):
+                raise ValueError(f"{intervention.describe()}: that is for sweeps. Here, give a cache or a tensor.")
 
     def describe(self) -> str:
         """Every edit: its name, and under it what becomes of which part."""
@@ -119,6 +121,15 @@ def _changing(model: Any, intervention: Intervention) -> Callable[..., Tensor]:
             )
         if intervention.pos == "generated" and prompt is None:
             return activation
-        return intervention.changed(activation, place.first, prompt)
+        end = place.first + activation.shape[intervention.position_axis]
+        try:
+            intervention.edit(activation, end, place.first, prompt)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"{intervention.describe()}. That does not fit here, where the whole activation has shape "
+                f"{tuple(activation.shape)}: {error}. While text is generated, a value for each position of the prompt "
+                'needs pos="prompt", or numbers.'
+            ) from error
+        return activation
 
     return change

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.generating import Generating
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.pretrained import Pretrained
 from transformer_lens.models.processing import WeightProcessing
 from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.native.frame import Frame
-from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache, get_pos_offset
 from transformer_lens.native.transformer import NativeTransformer
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tokenizer
 
@@ -46,7 +47,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(TextMethods, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
@@ -104,6 +105,39 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         """The stream entering block 0, the tokens, the shortformer positions and the attention mask (or None)."""
         start = self._start(input, prepend_bos, padding_side, attention_mask, past_kv_cache)
         return start.residual, start.tokens, start.position, start.mask
+
+    def get_pos_offset(self, past_kv_cache: TransformerLensKeyValueCache | None, batch_size: int) -> int:
+        """How many tokens the cache holds: the position of the next one."""
+        return get_pos_offset(past_kv_cache, batch_size)
+
+    def get_residual(
+        self,
+        embed: Float[Tensor, "batch pos d_model"],
+        pos_offset: int,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        attention_mask: Int[Tensor, "batch offset_pos"] | None = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
+        return_shortformer_pos_embed: bool = True,
+        device: str | torch.device | None = None,
+    ) -> Any:
+        """The stream entering block 0, from token embeddings; and with it the shortformer positions, or None.
+
+        Args:
+            embed: the embeddings of the tokens.
+            pos_offset: how many tokens came before, in the key-value cache.
+            prepend_bos: whether the tokens start with BOS, for finding their padding.
+            attention_mask: 1 for tokens, 0 for padding, over earlier and new tokens.
+            tokens: to find the padding by, where there is no mask.
+            return_shortformer_pos_embed: False: the stream alone.
+            device: where the result goes.
+        """
+        if attention_mask is None and tokens is not None:
+            attention_mask = self._mask_shown_by(tokens, prepend_bos, None)
+        frame = Frame.make(embed.shape[1], embed.device, attention_mask, pos_offset)
+        residual, position = self.placed(embed, frame)
+        if device is not None:
+            residual, position = residual.to(device), None if position is None else position.to(device)
+        return (residual, position) if return_shortformer_pos_embed else residual
 
     def _start(
         self,

@@ -103,6 +103,11 @@ def with_retries(call: Callable[[], T], sleep: Callable[[float], None] = time.sl
         except HfHubHTTPError as error:
             if attempt == retries or error.response.status_code != 429:
                 raise
-            wait = error.response.headers.get("Retry-After", "")
-            sleep(float(wait) if wait.isdigit() else float(2**attempt))
+            sleep(wait_after(error, float(2**attempt)))
     raise AssertionError("unreachable")
+
+
+def wait_after(error: HfHubHTTPError, otherwise: float) -> float:
+    """How many seconds the hub's answer asks to wait, where it says a number; else `otherwise`."""
+    wait = error.response.headers.get("Retry-After", "")
+    return float(wait) if wait.isdigit() else otherwise

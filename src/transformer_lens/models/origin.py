@@ -20,7 +20,8 @@ class Origin:
         hf_config: the HF configuration.
         sizes: lengths of the axes in the family's patterns, of the whole model as HF has it.
         tied: its unembedding was its embedding.
-        kept: tensors that the way to canonical could not keep exactly, by HF name.
+        kept: tensors that the way to canonical could not keep exactly, by canonical name; often
+            they are mapped from a file, or another model's.
     """
 
     spec: Spec
@@ -28,3 +29,7 @@ class Origin:
     sizes: Mapping[str, int] = field(repr=False)
     tied: bool
     kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
+        # Nothing here changes, and what is kept would cost memory.
+        return self

@@ -107,8 +107,11 @@ class WeightProcessing(HookedRootModule):
     @torch.no_grad()
     def _process(self, weights: StateDict, **steps: bool) -> None:
         state = _Incoming(weights, self)
+        # First in place, then processed: beyond the model there is never more than one layer. What has another dtype
+        # waits, to be rounded once.
+        state.place(only_same_dtype=True)
         _, cfg = processing.process(state, self.cfg, **steps)
-        state.place_the_rest()
+        state.place()
         self._drop_folded_norms(state.removed)
         self.cfg.normalization_type = cfg.normalization_type
         self.setup()
@@ -188,7 +191,8 @@ class _Incoming(MutableMapping[str, Tensor]):
         # of another model (from_pretrained with hf_model), which must not change. What processing makes is nobody
         # else's, so it is taken over where it fits.
         parameter = self.parameters[name]
-        fits = value.stride() == parameter.stride() and value.dtype == parameter.dtype
+        layout = torch.empty_like(parameter.data, device="meta").stride()
+        fits = value.stride() == layout and value.dtype == parameter.dtype
         parameter.data = value.to(parameter.device) if fits else torch.empty_like(parameter.data).copy_(value)
         self.weights[name] = parameter.data
         self.placed.add(name)
@@ -203,14 +207,16 @@ class _Incoming(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.weights)
 
-    def place_the_rest(self) -> None:
-        """Place what no step has changed, where it is not the model's own already."""
-        for name in self.weights.keys() - self.placed:
+    def place(self, only_same_dtype: bool = False) -> None:
+        """Place a copy of what is not the model's own yet."""
+        for name in [name for name in self.weights if name not in self.placed]:
             value = self.weights[name]
             if name in self.buffers:
                 self.buffers[name].copy_(value)
-            elif not _same_memory(value, self.parameters[name].data):
-                self[name] = value.clone()
+            elif name in self.parameters:
+                parameter = self.parameters[name].data
+                if not _same_memory(value, parameter) and not (only_same_dtype and value.dtype != parameter.dtype):
+                    self[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _same_memory(x: Tensor, y: Tensor) -> bool:

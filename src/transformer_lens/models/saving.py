@@ -19,8 +19,8 @@ from transformer_lens.errors import TransformerLensError
 from transformer_lens.models.origin import Origin
 from transformer_lens.specs import HFConfig, Spec
 from transformer_lens.weights.absorbing import absorb
-from transformer_lens.weights.canonical import Plan, hf_state
-from transformer_lens.weights.layouts import from_canonical, to_canonical
+from transformer_lens.weights.canonical import Plan, hf_state, hf_tensor, widened
+from transformer_lens.weights.layouts import to_canonical
 
 NO_ORIGIN = (
     "This model was made from a configuration, so no HuggingFace architecture is known for it. Load one with "
@@ -85,16 +85,11 @@ def _shared_embedding(plan: Plan, state: dict[str, Tensor]) -> dict[str, Tensor]
     """The one tensor that embedding and unembedding still are, or None if they went separate ways."""
     unembed = next(weight for weight in plan.spec.weights if weight.tied)
     embed = next(weight for weight in plan.spec.weights if weight.hf == unembed.tied)
-    tensor = from_canonical(unembed, state_of(unembed.parts[0].ours, state), plan.sizes, plan.factor(unembed))
-    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-    (again,) = to_canonical(embed, wide, plan.sizes, plan.factor(embed)).values()
+    ours = unembed.parts[0].ours
+    tensor = hf_tensor(plan, unembed, 0, {ours: state[ours]})
+    (again,) = to_canonical(embed, widened(tensor), plan.sizes, plan.factor(embed)).values()
     same = torch.equal(again.to(tensor.dtype), state[embed.parts[0].ours])
     return {embed.hf: tensor} if same else None
-
-
-def state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One entry of a state."""
-    return {name: state[name]}
 
 
 def _names(plan: Plan) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,36 +11,42 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import transformer_lens.models.bridge_readout  # noqa: F401 - registers what is known of bridges
 from transformer_lens.cache.activation_cache import ActivationCache
-from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
+from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
+from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
-from transformer_lens.wrapped.tree import grow
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
 Tokens = Int[Tensor, "batch pos"]
+_SIZES = ("d_model", "d_head", "n_heads", "n_layers", "d_vocab")
+_FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "default_prepend_bos")
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
-class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing):
+class TransformerBridge(TextMethods, BridgeGenerating, Editing, BridgeWeights, BridgeProcessing, BridgeModule):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
     HF's eager attention. The model is not restructured: `parameters()` and `state_dict()` are its own. Hook points
     answer to both spellings (`blocks.0.attn.q.hook_out` and `blocks.0.attn.hook_q`).
 
-    Make one with `boot_transformers`.
+    Make one with `boot_transformers`, or with `boot_native` over a new model of this library's own.
 
     Attributes:
         original_model: the transformers model.
@@ -70,7 +75,7 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         if booted.tokenizer is not None:
             cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
         self.host = WrappedHost(booted.model, booted.anatomy)
-        grow(self.host, self)
+        booted.grow(self.host, self)
         self.training = booted.model.training
         self.setup()
 
@@ -88,11 +93,14 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         hf_model: Any = None,
         n_ctx: int | None = None,
         revision: str | None = None,
+        code_revision: str | None = None,
         checkpoint_index: int | None = None,
         checkpoint_value: int | None = None,
         device_map: str | dict[str, Any] | None = None,
+        n_devices: int | None = None,
         max_memory: dict[Any, Any] | None = None,
         offload_folder: str | os.PathLike[str] | None = None,
+        **hf_arguments: Any,
     ) -> Self:
         """The bridge over the model of this name.
 
@@ -105,10 +113,14 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             load_weights: False builds the model with new random weights.
             trust_remote_code: let the model bring its own code.
             model_class: the transformers class to load with; None: AutoModelForCausalLM.
-            hf_model: a model in memory. It is neither copied nor changed.
+            hf_model: a model in memory, which may have LoRA adapters (a PeftModel). It is neither copied nor changed.
             n_ctx: the longest text to cut to.
             revision, checkpoint_index, checkpoint_value: which version of a model on the hub.
-            device_map, max_memory, offload_folder: as transformers' from_pretrained takes them.
+            code_revision: which version of the code that a model brings.
+            device_map, max_memory, offload_folder: as transformers' from_pretrained takes them (needs accelerate).
+            n_devices: spread the layers evenly over this many CUDA devices.
+            hf_arguments: further arguments of transformers' from_pretrained (quantization_config, tp_plan,
+                attn_implementation, cache_dir, token, …).
 
         Raises:
             UnknownNameError: no model has this name.
@@ -127,16 +139,52 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         request = BootRequest(
             hf_config_overrides=hf_config_overrides, device=device, dtype=dtype, tokenizer=tokenizer,
             load_weights=load_weights, trust_remote_code=trust_remote_code, model_class=model_class,
-            hf_model=hf_model, n_ctx=n_ctx, revision=revision, checkpoint_index=checkpoint_index,
-            checkpoint_value=checkpoint_value, device_map=device_map, max_memory=max_memory,
-            offload_folder=offload_folder,
+            hf_model=hf_model, n_ctx=n_ctx, revision=revision, code_revision=code_revision,
+            checkpoint_index=checkpoint_index, checkpoint_value=checkpoint_value, device_map=device_map,
+            n_devices=n_devices, max_memory=max_memory, offload_folder=offload_folder, further=hf_arguments,
         )  # fmt: skip
         return cls(boot(model_name or type(hf_model).__name__, request))
+
+    @classmethod
+    def boot_native(
+        cls,
+        config: HookedTransformerConfig | dict[str, Any],
+        tokenizer: Any = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        model_name: str = "native",
+    ) -> Self:
+        """A new model of this library's own transformer, with random weights, under the bridge's names.
+
+        Args:
+            config: a HookedTransformerConfig, a TransformerBridgeConfig, or a dict of fields.
+            tokenizer: used as it is; None: the model takes token ids.
+            device, dtype: where and what the weights are; None: as the configuration says.
+            model_name: what to call it.
+
+        Raises:
+            ConfigurationError: what a HookedTransformer of this configuration would refuse.
+
+        Example:
+            >>> bridge = TransformerBridge.boot_native({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16,
+            ...                                         "d_vocab": 20, "act_fn": "gelu"})
+            >>> bridge.run_with_cache(torch.tensor([[1, 2, 3]]))[1]["blocks.0.attn.q.hook_out"].shape
+            torch.Size([1, 3, 2, 4])
+        """
+        given = config if isinstance(config, dict) else config.to_dict()
+        asked = {"device": None if device is None else str(device), "dtype": dtype}
+        parts = NativeParts.of({**given, **{name: x for name, x in asked.items() if x is not None}}, model_name)
+        return cls(Booted(parts.model, parts.anatomy, tokenizer, parts.grow))
 
     @property
     def original_model(self) -> PreTrainedModel:
         """The transformers model."""
         return self.host.model
+
+    @property
+    def place(self) -> Place:  # type: ignore[override]
+        """Where the tokens of the running pass stand."""
+        return self.host.place
 
     # --- names ----------------------------------------------------------------------------------------------------
 
@@ -376,61 +424,13 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
         self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
-    # --- as a module: the transformers model's own parameters, and those of clients' modules in the view tree --------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the first parameter is."""
-        weight: Tensor = next(self.host.model.parameters())
-        return weight.device
-
-    @property
-    def n_params_total(self) -> int:
-        """How many numbers the model holds, embeddings, norms and biases included."""
-        return sum(parameter.numel() for parameter in self.host.model.parameters())
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """The transformers model's parameters under its names, then those of clients' modules."""
-        seen: set[int] = set()
-        for source in (self.host.model.named_parameters, super().named_parameters):
-            for name, parameter in source(prefix, recurse, remove_duplicate):
-                if id(parameter) not in seen or not remove_duplicate:
-                    seen.add(id(parameter))
-                    yield name, parameter
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """The transformers model's buffers under its names."""
-        return self.host.model.named_buffers(prefix, recurse, remove_duplicate)  # type: ignore[no-any-return]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's own state dict."""
-        return self.host.model.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict with the transformers model's names."""
-        return self.host.model.load_state_dict(state_dict, strict=strict, assign=assign)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.host.model._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        weight = next(self.host.model.parameters())
-        self.cfg.device, self.cfg.dtype = str(weight.device), weight.dtype
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch the transformers model to training mode, or out of it."""
-        self.host.model.train(mode)
-        return super().train(mode)
-
 
 def build_bridge_from_module(
     model: PreTrainedModel,
     architecture: str,
     *,
+    hf_config: Any = None,
+    tl_config: TransformerBridgeConfig | None = None,
     tokenizer: Any = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -441,11 +441,14 @@ def build_bridge_from_module(
     Args:
         model: the model; it is neither copied nor changed.
         architecture: transformers' name of its class, as a check.
+        hf_config: its configuration, as a check; it must be the model's own.
+        tl_config: its configuration in our words, as a check of the sizes; its flags (`use_attn_result`, …) and
+            `default_prepend_bos` are taken over.
         tokenizer, dtype, device: as in `TransformerBridge.boot_transformers`.
         model_name: what to call it.
 
     Raises:
-        ConfigurationError: the model is of another class.
+        ConfigurationError: the model is of another class, or has another configuration.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -455,6 +458,18 @@ def build_bridge_from_module(
     """
     if architecture != type(model).__name__:
         raise ConfigurationError(f"architecture={architecture!r}, and the model is a {type(model).__name__}.")
-    return TransformerBridge.boot_transformers(
+    if hf_config is not None and hf_config.to_dict() != model.config.to_dict():
+        raise ConfigurationError(
+            "hf_config is not the configuration of this model: leave it out, or give model.config."
+        )
+    bridge = TransformerBridge.boot_transformers(
         model_name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device
     )
+    if tl_config is not None:
+        wrong = [name for name in _SIZES if getattr(tl_config, name) != getattr(bridge.cfg, name)]
+        if wrong:
+            says = ", ".join(f"{name}={getattr(bridge.cfg, name)}" for name in wrong)
+            raise ConfigurationError(f"tl_config does not describe this model, which has {says}.")
+        for name in _FLAGS:
+            setattr(bridge.cfg, name, getattr(tl_config, name))
+    return bridge

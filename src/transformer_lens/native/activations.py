@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu, softplus
 
 
-def gelu_new(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def gelu_new(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """GELU by the tanh formula (GPT-2's)."""
-    return gelu(x, approximate="tanh")
+    return gelu(input, approximate="tanh")
 
 
-def gelu_fast(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def gelu_fast(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """GELU by the tanh formula with the constant rounded to 0.7978845608."""
-    return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+    return 0.5 * input * (1.0 + torch.tanh(input * 0.7978845608 * (1.0 + 0.044715 * input * input)))
 
 
 def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -23,14 +23,19 @@ def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x * torch.sigmoid(1.702 * x)
 
 
-def solu(x: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_mlp"]:
+def gelu_pytorch_tanh(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """GELU by the tanh formula, under the name that HuggingFace's configurations give it."""
+    return gelu_new(input)
+
+
+def solu(input: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_mlp"]:
     """x · softmax(x), the softmax linear unit (transformer-circuits.pub/2022/solu)."""
-    return x * x.softmax(-1)
+    return input * input.softmax(-1)
 
 
-def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def relu2(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """relu(x)²."""
-    return relu(x).square()
+    return relu(input).square()
 
 
 class XIELU(nn.Module):
@@ -39,19 +44,57 @@ class XIELU(nn.Module):
     beta: Tensor
     eps: Tensor
 
-    def __init__(self, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        alpha_p_init: float = 0.8,
+        alpha_n_init: float = 0.8,
+        beta_init: float = 0.5,
+        eps: float = -1e-6,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
-        start = torch.tensor(0.8, dtype=dtype)
-        self.alpha_p = nn.Parameter(start.expm1().log())
-        self.alpha_n = nn.Parameter((start - 0.5).expm1().log())
-        self.register_buffer("beta", torch.tensor(0.5, dtype=dtype))
-        self.register_buffer("eps", torch.tensor(-1e-6, dtype=dtype))
+        self.alpha_p = nn.Parameter(torch.tensor(alpha_p_init, dtype=dtype).expm1().log())
+        self.alpha_n = nn.Parameter((torch.tensor(alpha_n_init, dtype=dtype) - beta_init).expm1().log())
+        self.register_buffer("beta", torch.tensor(beta_init, dtype=dtype))
+        self.register_buffer("eps", torch.tensor(eps, dtype=dtype))
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """A parabola for x > 0, an exponential for x < 0."""
+    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """A parabola above 0, an exponential below."""
         above, below = softplus(self.alpha_p), self.beta + softplus(self.alpha_n)
-        negative = (torch.expm1(torch.minimum(x, self.eps)) - x) * below
-        return torch.where(x > 0, above * x * x, negative) + self.beta * x
+        negative = (torch.expm1(torch.minimum(input, self.eps)) - input) * below
+        return torch.where(input > 0, above * input * input, negative) + self.beta * input
+
+
+def xielu(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """XIELU with the slopes it starts training from.
+
+    Example:
+        >>> xielu(torch.tensor([1.0]))  # 0.8 x² + 0.5 x
+        tensor([1.3000])
+    """
+    result: Tensor = XIELU(dtype=input.dtype).to(input.device).requires_grad_(False)(input)
+    return result
+
+
+def softcap_enabled(cap: float | None) -> bool:
+    """Whether a soft cap is one: configurations write None, 0 or -1 for none.
+
+    Example:
+        >>> softcap_enabled(30.0), softcap_enabled(-1.0), softcap_enabled(None)
+        (True, False, False)
+    """
+    return cap is not None and cap > 0
+
+
+def apply_softcap(x: Float[Tensor, "..."], cap: float | None) -> Float[Tensor, "..."]:
+    """cap · tanh(x / cap), which stays between -cap and cap; x itself where there is no cap.
+
+    Example:
+        >>> apply_softcap(torch.tensor([0.0, 1e9]), 30.0)
+        tensor([ 0., 30.])
+    """
+    return cap * (x / cap).tanh() if cap is not None and cap > 0 else x
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -60,7 +103,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_new": gelu_new,
     "gelu_fast": gelu_fast,
-    "gelu_pytorch_tanh": gelu_new,
+    "gelu_pytorch_tanh": gelu_pytorch_tanh,
     "quick_gelu": quick_gelu,
     "silu": silu,
     "solu": solu,
@@ -76,4 +119,4 @@ def make_activation(name: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]
         >>> make_activation("relu", torch.float32)(torch.tensor([-1.0, 2.0]))
         tensor([0., 2.])
     """
-    return XIELU(dtype) if name == "xielu" else FUNCTIONS[name]
+    return XIELU(dtype=dtype) if name == "xielu" else FUNCTIONS[name]

@@ -11,9 +11,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.hooks import HookPoint, is_live
+from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.layout import heads_in, heads_out, project_in, project_out
+from transformer_lens.native.linear import clamp_qkv, complex_attn_linear
 from transformer_lens.native.norms import RMSNorm
 from transformer_lens.native.positions import alibi_slopes, log_stretch, make_rotary
 from transformer_lens.weights.factored_matrix import FactoredMatrix
@@ -112,7 +114,7 @@ class Attention(nn.Module):
         if self.cfg.use_qk_norm:
             q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
         if (clip := self.cfg.clip_qkv) is not None:
-            q, k, v = (x.clamp(-clip, clip) for x in (q, k, v))
+            q, k, v = clamp_qkv(q, k, v, clip)
         if self.rotary is not None:
             rotary = self.rotary
             if self.cfg.use_dynamic_ntk_rope:
@@ -161,10 +163,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch head query d_head"]:
         if q.dtype in _NARROW:
             q, k = q.float(), k.float()
-        scores = (q / self.scale) @ k.transpose(-1, -2)
-        soft_cap = self.cfg.attn_scores_soft_cap
-        if soft_cap > 0:
-            scores = soft_cap * (scores / soft_cap).tanh()
+        scores = apply_softcap((q / self.scale) @ k.transpose(-1, -2), self.cfg.attn_scores_soft_cap)
         mask = frame.mask(q.shape[2], self.cfg.attention_dir == "causal", self.window, scores.dtype)
         hidden = _sum(bias, mask)
         if hidden is not None:
@@ -269,7 +268,7 @@ def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch pos head d_head"]:
     if x.ndim == 3:
         return project_in(x, weight, bias)
-    return torch.einsum("bphd,hdk->bphk", x, weight) + bias
+    return complex_attn_linear(x, weight, bias)
 
 
 def _flat_norm(norm: RMSNorm, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:

@@ -75,6 +75,24 @@ class TransformerLensKeyValueCacheEntry:
         return keys, values
 
 
+def get_pos_offset(past_kv_cache: TransformerLensKeyValueCache | None, batch_size: int) -> int:
+    """How many tokens the cache holds: the position of the next one. 0 without a cache.
+
+    Raises:
+        ValueError: the cache is of another batch size, and not of one row.
+
+    Example:
+        >>> get_pos_offset(None, batch_size=2)
+        0
+    """
+    if past_kv_cache is None:
+        return 0
+    held = past_kv_cache.previous_attention_mask.shape[0]
+    if held not in (1, batch_size):
+        raise ValueError(f"The key-value cache holds a batch of {held}; these tokens are {batch_size}.")
+    return past_kv_cache.length
+
+
 def _rows(past: Tensor, new: Tensor) -> Tensor:
     if past.shape[0] == new.shape[0]:
         return past

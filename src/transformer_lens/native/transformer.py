@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
+from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.names import bridge_aliases
+from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
 from transformer_lens.native.embed import Embed, PosEmbed, Unembed
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.initialize import init_weights
 from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.norms import make_norm
-from transformer_lens.native.weights_view import StackedWeights
+from transformer_lens.weights.stacked import StackedWeights
 
 OF_ENCODER_DECODERS = (
     "relative_attention_max_distance", "relative_attention_num_buckets", "decoder_start_token_id",
@@ -30,6 +32,8 @@ OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
 class NativeTransformer(StackedWeights, HookedRootModule):
     """Embedding, blocks, final norm, unembedding; from token ids or a residual stream to a stream or logits."""
+
+    cfg: HookedTransformerConfig
 
     def __init__(self, cfg: HookedTransformerConfig):
         super().__init__()
@@ -62,6 +66,17 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         """The bridge's names of these hook points."""
         return bridge_aliases(names)
 
+    def _weight(self, part: str, name: str, layer: int = 0) -> Tensor:
+        owner = getattr(self.blocks[layer] if part in ("attn", "mlp") else self, part)
+        if part == "mlp" and self.cfg.num_experts:
+            return torch.stack([getattr(expert, name).weight.T for expert in owner.experts])
+        weight: Tensor = getattr(owner, name)
+        return weight
+
+    def all_head_labels(self) -> list[str]:
+        """L0H0, L0H1, … in layer order."""
+        return self._head_labels()
+
     # --- running ------------------------------------------------------------------------------------------------
 
     def stream(
@@ -71,11 +86,17 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         frame: Frame,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
         """The stream entering block 0, and position embeddings that go to queries and keys instead (shortformer)."""
+        self._note_place(frame)
         if embeddings is None:
             if tokens is None:
                 raise ValueError("Either tokens or embeddings must be given.")
             embeddings = self.embed(self.hook_tokens(tokens))
-        embedded = self.hook_embed(embeddings)
+        return self.placed(self.hook_embed(embeddings), frame)
+
+    def placed(
+        self, embedded: Float[Tensor, "batch pos d_model"], frame: Frame
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
+        """Embeddings with their positions added, and position embeddings that go elsewhere (shortformer)."""
         if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
             return embedded, None
         self._check_length(frame, embedded.shape[1])
@@ -83,6 +104,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         if self.cfg.positional_embedding_type == "shortformer":
             return embedded, position
         return embedded + position, None
+
+    def _note_place(self, frame: Frame) -> None:
+        if self.edits:  # only they ask
+            self.place = Place(frame.offset, frame.real)
 
     def position_beside(self, frame: Frame, batch: int) -> Float[Tensor, "batch pos d_model"] | None:
         """Position embeddings that go to queries and keys instead of the stream (shortformer models only)."""
@@ -110,6 +135,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             past_kv: for each layer of the model what holds its earlier keys and values.
             layers: which layers.
         """
+        self._note_place(frame)
         entries: Sequence[LayerPast | None] = [None] * self.cfg.n_layers if past_kv is None else past_kv
         for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
             if self.cfg.n_devices > 1:
@@ -133,8 +159,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         return self._capped(logits)
 
     def _capped(self, logits: Tensor) -> Tensor:
-        cap = self.cfg.output_logits_soft_cap
-        return cap * (logits / cap).tanh() if cap > 0 else logits
+        return apply_softcap(logits, self.cfg.output_logits_soft_cap)
 
     def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
         """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""

@@ -1,87 +1,254 @@
-"""Activation patching as courses know it: one function for each kind of activation, each a sweep."""
+"""Activation patching as courses know it: put activations of a clean run into a corrupted one, and measure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from transformer_lens.hooks import get_act_name
-from transformer_lens.patching.interventions import Intervention
+from transformer_lens.patching.interventions import Cell, Intervention
 from transformer_lens.patching.metrics import Metric
-from transformer_lens.patching.sweep import sweep
+from transformer_lens.patching.results import PatchingResult, frame_of
+from transformer_lens.patching.setters import (
+    PLANNED,
+    Setter,
+    layer_head_dest_src_pos_pattern_patch_setter,
+    layer_head_pattern_patch_setter,
+    layer_head_pos_pattern_patch_setter,
+    layer_head_vector_patch_setter,
+    layer_pos_head_vector_patch_setter,
+    layer_pos_patch_setter,
+)
+from transformer_lens.patching.sweep import Sweep
 
-# What an index means in an intervention: positions of queries, heads, and the last axis of a pattern.
-_PLACES = {"pos": "pos", "dest_pos": "pos", "head_index": "head", "head": "head", "src_pos": "neuron"}
-Setter = Callable[[Tensor, Sequence[int], Mapping[str, Tensor]], Tensor]
+Reduce = Literal["scalar", "mean", "none"]
+Metrics = Metric | Mapping[str, Metric]
+REDUCTIONS = ("scalar", "mean", "none")
+AXES = ("layer", "pos", "head_index", "head", "dest_pos", "src_pos")
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of patch: which activation, and what its cells run over besides layers."""
+    """One kind of patch: which activation, what its cells run over besides layers, and how one is made."""
 
     activation: str
-    axes: tuple[str, ...] = ("pos",)
+    axes: tuple[str, ...]
+    setter: Setter
 
     def hook(self, layer: int) -> str:
+        """The activation's hook at a layer."""
         return get_act_name(self.activation, layer)
 
-    def cells(self, shape: Sequence[int], cache: Mapping[str, Tensor], n_layers: int) -> Iterator[Intervention]:
-        for layer, *index in product(range(n_layers), *map(range, shape)):
-            places = {_PLACES[axis]: entry for axis, entry in zip(self.axes, index, strict=True)}
-            yield Intervention(self.hook(layer), cache, **places)
 
+_POS, _POS_HEAD, _HEAD = ("pos",), ("pos", "head"), ("head",)
+_QUERY = ("head_index", "dest_pos")
 
 KINDS = {
-    "resid_pre": _Kind("resid_pre"),
-    "resid_mid": _Kind("resid_mid"),
-    "resid_post": _Kind("resid_post"),
-    "attn_out": _Kind("attn_out"),
-    "mlp_out": _Kind("mlp_out"),
-    "attn_head_out_by_pos": _Kind("z", ("pos", "head")),
-    "attn_head_q_by_pos": _Kind("q", ("pos", "head")),
-    "attn_head_k_by_pos": _Kind("k", ("pos", "head")),
-    "attn_head_v_by_pos": _Kind("v", ("pos", "head")),
-    "attn_head_pattern_by_pos": _Kind("pattern", ("head_index", "dest_pos")),
-    "attn_head_pattern_dest_src_pos": _Kind("pattern", ("head_index", "dest_pos", "src_pos")),
-    "attn_head_out_all_pos": _Kind("z", ("head",)),
-    "attn_head_q_all_pos": _Kind("q", ("head",)),
-    "attn_head_k_all_pos": _Kind("k", ("head",)),
-    "attn_head_v_all_pos": _Kind("v", ("head",)),
-    "attn_head_pattern_all_pos": _Kind("pattern", ("head_index",)),
+    **{
+        name: _Kind(name, _POS, layer_pos_patch_setter)
+        for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+    },
+    **{
+        f"attn_head_{name}_by_pos": _Kind(short, _POS_HEAD, layer_pos_head_vector_patch_setter)
+        for name, short in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
+    },
+    "attn_head_pattern_by_pos": _Kind("pattern", _QUERY, layer_head_pos_pattern_patch_setter),
+    "attn_head_pattern_dest_src_pos": _Kind(
+        "pattern", (*_QUERY, "src_pos"), layer_head_dest_src_pos_pattern_patch_setter
+    ),
+    **{
+        f"attn_head_{name}_all_pos": _Kind(short, _HEAD, layer_head_vector_patch_setter)
+        for name, short in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
+    },
+    "attn_head_pattern_all_pos": _Kind("pattern", ("head_index",), layer_head_pattern_patch_setter),
 }
+
+
+def generic_activation_patch(
+    model: Any,
+    corrupted_tokens: Int[Tensor, "batch pos"],
+    clean_cache: Mapping[str, Tensor],
+    patching_metric: Metrics,
+    patch_setter: Setter,
+    activation_name: str,
+    index_axis_names: Sequence[str] | None = None,
+    index_df: Any = None,
+    return_index_df: bool = False,
+    *,
+    reduce: Reduce = "scalar",
+    baseline: bool = False,
+    verbose: bool | None = None,
+) -> Any:
+    """The metric of the corrupted run for each patch that a setter makes.
+
+    With the setters of this module all patches are a few passes (see `sweep`). A setter of your own is run once for
+    each patch, and a warning says so.
+
+    Args:
+        model: a model of either host.
+        corrupted_tokens: the run that is patched.
+        clean_cache: the run the patches come from, of as many tokens.
+        patching_metric: a function of logits [batch, pos, d_vocab], or several by name.
+        patch_setter: called as `(corrupted activation, index, clean activation)`; returns the patched one. The first
+            entry of the index is the layer.
+        activation_name: short name of the activation ("resid_pre", "z", "pattern", …).
+        index_axis_names: what the index runs over, "layer" first ("pos", "head_index", "head", "dest_pos",
+            "src_pos"); the result has these axes. For keys and values, heads are key heads.
+        index_df: a data frame with one patch in each row instead; the result has one entry for each.
+        return_index_df: return a data frame with the index of each patch too (needs pandas).
+        reduce: "scalar": the metric gives one number; "mean": it gives one for each row, and their mean is taken;
+            "none": it gives one for each row, and all are kept, in a PatchingResult.
+        baseline: keep the metric of the unpatched run too, in a PatchingResult.
+        verbose: show a progress bar; None: in a terminal, if it takes more than two seconds.
+
+    Returns:
+        A tensor with the index' axes, with its data frame if return_index_df; or a PatchingResult if reduce="none",
+        baseline=True or several metrics are asked for.
+
+    Raises:
+        ValueError: neither or both of index_axis_names and index_df are given; an axis is unknown; the runs differ in
+            length; or the metric gives not as many numbers as `reduce` says.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> _, clean = model.run_with_cache("The Eiffel Tower is in")
+        >>> corrupted, paris = model.to_tokens("The Colosseum is in"), model.to_single_token(" Paris")
+        >>> metric = lambda logits: logits[0, -1, paris]
+        >>> found = generic_activation_patch(
+        ...     model, corrupted, clean, metric, layer_pos_patch_setter, "attn_out", ["layer", "pos"]
+        ... )
+        >>> found.shape
+        torch.Size([4, 6])
+    """
+    if (index_axis_names is None) == (index_df is None):
+        raise ValueError("Give either index_axis_names or index_df.")
+    if reduce not in REDUCTIONS:
+        raise ValueError(f"reduce is one of {', '.join(REDUCTIONS)}; got {reduce!r}.")
+    clean = clean_cache[get_act_name(activation_name, 0)]
+    _check_length(clean, activation_name, corrupted_tokens.shape[1])
+    if index_df is not None:
+        rows = [tuple(map(int, row)) for row in index_df.to_numpy()]
+        names, shape, axes = list(map(str, index_df.columns)), [len(rows)], ["patch"]
+    else:
+        names = axes = list(index_axis_names or ())
+        shape = _sizes(model, clean, activation_name, axes)
+        rows = list(product(*map(range, shape)))
+    cells = [_cell(patch_setter, activation_name, row, clean_cache) for row in rows]
+    several = isinstance(patching_metric, Mapping)
+    metrics: dict[str, Metric] = (
+        dict(patching_metric) if isinstance(patching_metric, Mapping) else {"metric": patching_metric}
+    )
+    study = Sweep(model, corrupted_tokens, cells, _Together(metrics, reduce))
+    values = study.run(verbose).movedim(0, 1)  # [metric, patch, row or nothing]
+    values = values.reshape(values.shape[0], *shape, *values.shape[2:])
+    plain = study.plain_metric
+    if not several and reduce != "none" and not baseline:
+        return (values[0], frame_of(rows, names)) if return_index_df else values[0]
+    return PatchingResult(
+        values=values if several else values[0],
+        axis_names=axes,
+        index=rows,
+        index_names=names,
+        metric_names=list(metrics),
+        reduced=reduce != "none",
+        baseline=None if not baseline else plain if several else plain[0],
+        has_metric_axis=several,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """Several metrics of the same logits, reduced: [metric, row], or [metric]."""
+
+    metrics: Mapping[str, Metric]
+    reduce: Reduce
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """See `_Together`."""
+        return torch.stack(
+            [self._reduced(torch.as_tensor(metric(logits)), logits.shape[0]) for metric in self.metrics.values()]
+        )
+
+    def _reduced(self, value: Tensor, batch: int) -> Tensor:
+        if self.reduce == "scalar":
+            if value.numel() != 1:
+                raise ValueError(
+                    f"The metric must give one number; it gave {tuple(value.shape)}. Take its mean, or patch with "
+                    'reduce="mean" or reduce="none".'
+                )
+            return value.reshape(())
+        if value.shape != (batch,):
+            raise ValueError(
+                f"With reduce={self.reduce!r} the metric gives one number for each of the {batch} rows; it gave "
+                f"{tuple(value.shape)}."
+            )
+        return value.mean() if self.reduce == "mean" else value
+
+
+def _cell(setter: Setter, activation: str, index: tuple[int, ...], clean: Mapping[str, Tensor]) -> Cell:
+    name = get_act_name(activation, index[0])
+    if setter in PLANNED:
+        fields = PLANNED[setter]
+        if len(fields) != len(index) - 1:
+            raise ValueError(f"{setter.__name__} takes an index of layer, {', '.join(fields)}; got {index}.")
+        return Intervention(name, clean, **dict(zip(fields, index[1:], strict=True)))
+
+    def edit(tensor: Tensor, hook: Any) -> Tensor:
+        return setter(tensor, index, clean[name])
+
+    return name, edit
+
+
+def _check_length(clean: Tensor, activation: str, length: int) -> None:
+    n_clean = clean.shape[2 if activation in ("pattern", "attn_scores", "attn") else 1]
+    if n_clean != length:
+        raise ValueError(f"Patching needs two runs of equal length; the clean one has {n_clean} tokens, this {length}.")
+
+
+def _sizes(model: Any, clean: Tensor, activation: str, axes: Sequence[str]) -> list[int]:
+    scores = activation in ("pattern", "attn_scores", "attn")
+    length = clean.shape[2 if scores else 1]
+    heads = clean.shape[1 if scores else -2]
+    sizes = {"layer": model.cfg.n_layers, "head_index": heads, "head": heads}
+    unknown = [axis for axis in axes if axis not in AXES]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no axis of patches: {', '.join(AXES)}.")
+    if not axes or axes[0] != "layer":
+        raise ValueError(f'The first axis of an index is "layer"; got {list(axes)}.')
+    return [int(sizes.get(axis, length)) for axis in axes]
 
 
 def activation_patch(
     model: Any,
     corrupted_tokens: Int[Tensor, "batch pos"],
     clean_cache: Mapping[str, Tensor],
-    metric: Metric,
+    patching_metric: Metrics,
     kind: str,
-    verbose: bool = False,
-) -> Float[Tensor, "layer *index"]:
+    **options: Any,
+) -> Any:
     """The metric of the corrupted run with each clean activation put in, one at a time.
 
     Args:
-        model: a HookedTransformer.
+        model: a model of either host.
         corrupted_tokens: the run that is patched.
         clean_cache: the run the patches come from, of as many tokens.
-        metric: one number from logits [batch, pos, d_vocab].
+        patching_metric: one number from logits [batch, pos, d_vocab] (see `reduce`), or several metrics by name.
         kind: which activation, and what the cells run over; an entry of `KINDS`.
-        verbose: show a progress bar.
+        options: `reduce`, `baseline`, `return_index_df` and `verbose`, as for `generic_activation_patch`.
 
     Returns:
-        [layer, pos] for streams and outputs, [layer, pos, head] or [layer, head] for heads (key heads for k and v),
-        [layer, head, dest_pos, src_pos] for single attention weights.
+        As `generic_activation_patch`: [layer, pos] for streams and outputs, [layer, pos, head] or [layer, head] for
+        heads (key heads for k and v), [layer, head, dest_pos, src_pos] for single attention weights.
 
     Raises:
-        ValueError: the kind is unknown, the two runs differ in length, or the metric gives more than one number.
+        ValueError: the kind is unknown, and as `generic_activation_patch`.
 
     Example:
         >>> from transformer_lens import HookedTransformer
@@ -94,41 +261,53 @@ def activation_patch(
     """
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is no kind of patch: {', '.join(KINDS)}.")
-    found, n_layers = KINDS[kind], model.cfg.n_layers
-    clean, length = clean_cache[found.hook(0)], corrupted_tokens.shape[1]
-    n_clean = clean.shape[2 if found.activation == "pattern" else 1]
-    if n_clean != length:
-        raise ValueError(f"Patching needs two runs of equal length; the clean one has {n_clean} tokens, this {length}.")
-    sizes = _sizes(clean, length, found)
-    cells = list(found.cells(sizes, clean_cache, n_layers))
-    results = sweep(model, corrupted_tokens, cells, metric, verbose=verbose)
-    if results.ndim > 1 and results[0].numel() > 1:
-        raise ValueError(f"The metric must give one number; it gave {tuple(results.shape[1:])}. Take its mean.")
-    return results.reshape(n_layers, *sizes)
+    found = KINDS[kind]
+    return generic_activation_patch(
+        model,
+        corrupted_tokens,
+        clean_cache,
+        patching_metric,
+        found.setter,
+        found.activation,
+        ("layer", *found.axes),
+        **options,
+    )
 
 
-def _sizes(activation: Tensor, length: int, kind: _Kind) -> list[int]:
-    heads = activation.shape[1] if kind.activation == "pattern" else activation.shape[-2]
-    return [heads if "head" in axis else length for axis in kind.axes]
-
-
-def _every(*kinds: str) -> Callable[..., Tensor]:
-    def patch(model: Any, corrupted_tokens: Tensor, clean_cache: Any, metric: Metric, verbose: bool = False) -> Tensor:
-        results = [activation_patch(model, corrupted_tokens, clean_cache, metric, kind, verbose) for kind in kinds]
-        # Patterns come as [layer, head, dest_pos]; beside the others they are [layer, dest_pos, head].
-        turned = [r.transpose(1, 2) if "pattern_by_pos" in k else r for k, r in zip(kinds, results, strict=True)]
-        return torch.stack(turned)
-
-    patch.__doc__ = f"The results of {', '.join(kinds)}, stacked; arguments as for `activation_patch`."
-    return patch
-
-
-def _one(kind: str) -> Callable[..., Tensor]:
-    def patch(model: Any, corrupted_tokens: Tensor, clean_cache: Any, metric: Metric, verbose: bool = False) -> Tensor:
-        return activation_patch(model, corrupted_tokens, clean_cache, metric, kind, verbose)
+def _one(kind: str) -> Callable[..., Any]:
+    def patch(model: Any, corrupted_tokens: Tensor, clean_cache: Any, patching_metric: Metrics, **options: Any) -> Any:
+        return activation_patch(model, corrupted_tokens, clean_cache, patching_metric, kind, **options)
 
     patch.__doc__ = f"`activation_patch` of the kind {kind!r}: over layer, {', '.join(KINDS[kind].axes)}."
     return patch
+
+
+def _every(*kinds: str) -> Callable[..., Any]:
+    def patch(model: Any, corrupted_tokens: Tensor, clean_cache: Any, metric: Metrics, **options: Any) -> Any:
+        if options.get("return_index_df"):
+            raise ValueError("Several kinds of patch have one index each; patch them one by one for return_index_df.")
+        found = [activation_patch(model, corrupted_tokens, clean_cache, metric, kind, **options) for kind in kinds]
+        return _stacked(found, kinds)
+
+    patch.__doc__ = (
+        f"The results of {', '.join(kinds)}, stacked along a first axis (after that of metrics); arguments as for "
+        "`activation_patch`, the metric being called `metric`."
+    )
+    return patch
+
+
+def _stacked(found: Sequence[Any], kinds: Sequence[str]) -> Any:
+    first = found[0]
+    if isinstance(first, Tensor):
+        return torch.stack([_turned(kind, value, 1) for kind, value in zip(kinds, found, strict=True)])
+    at = 1 if first.has_metric_axis else 0
+    values = [_turned(kind, result.values, at + 1) for kind, result in zip(kinds, found, strict=True)]
+    return replace(first, values=torch.stack(values, at), patch_type_names=list(kinds))
+
+
+def _turned(kind: str, values: Float[Tensor, "..."], at: int) -> Float[Tensor, "..."]:
+    # Patterns come as [layer, head, dest_pos]; beside the others they are [layer, dest_pos, head].
+    return values.transpose(at, at + 1) if "pattern_by_pos" in kind else values
 
 
 get_act_patch_resid_pre = _one("resid_pre")
@@ -150,113 +329,3 @@ get_act_patch_attn_head_pattern_all_pos = _one("attn_head_pattern_all_pos")
 get_act_patch_block_every = _every("resid_pre", "attn_out", "mlp_out")
 get_act_patch_attn_head_all_pos_every = _every(*(f"attn_head_{x}_all_pos" for x in ("out", "q", "k", "v", "pattern")))
 get_act_patch_attn_head_by_pos_every = _every(*(f"attn_head_{x}_by_pos" for x in ("out", "q", "k", "v", "pattern")))
-
-
-@torch.no_grad()
-def generic_activation_patch(
-    model: Any,
-    corrupted_tokens: Int[Tensor, "batch pos"],
-    clean_cache: Mapping[str, Tensor],
-    patching_metric: Metric,
-    patch_setter: Setter,
-    activation_name: str,
-    index_axis_names: Sequence[str] | None = None,
-    index_df: Any = None,
-    verbose: bool = True,
-) -> Float[Tensor, "*index"]:
-    """The metric of one run for each patch that a function of your own makes.
-
-    For the usual patches `activation_patch` gives the same numbers in a few passes.
-
-    Args:
-        model: any model with hooks.
-        corrupted_tokens: the run that is patched.
-        clean_cache: the run the patches come from.
-        patching_metric: one number from logits.
-        patch_setter: called as `(corrupted activation, index, clean activation)`; returns the patched one. The first
-            entry of the index is the layer.
-        activation_name: short name of the activation.
-        index_axis_names: what the index runs over ("layer", "pos", "head_index", "head", "src_pos", "dest_pos"); the
-            result has these axes.
-        index_df: a data frame with one patch in each row, instead; the result has one entry for each.
-        verbose: show a progress bar.
-
-    Raises:
-        ValueError: neither or both of index_axis_names and index_df are given, or an axis is unknown.
-    """
-    if (index_axis_names is None) == (index_df is None):
-        raise ValueError("Give either index_axis_names or index_df.")
-    if index_df is not None:
-        indices, shape = [tuple(map(int, row)) for row in index_df.to_numpy()], [len(index_df)]
-    else:
-        shape = [_axis_size(model, corrupted_tokens, axis) for axis in index_axis_names or ()]
-        indices = list(product(*map(range, shape)))
-    results = []
-    for index in tqdm(indices, disable=not verbose, leave=False):
-        name = get_act_name(activation_name, index[0])
-
-        def edit(activation: Tensor, hook: Any, index: tuple[int, ...] = index) -> Tensor:
-            return patch_setter(activation, index, clean_cache[hook.name])  # type: ignore[arg-type]
-
-        results.append(float(patching_metric(model.run_with_hooks(corrupted_tokens, fwd_hooks=[(name, edit)]))))
-    return torch.tensor(results, device=corrupted_tokens.device).reshape(shape)
-
-
-def _axis_size(model: Any, tokens: Tensor, axis: str) -> int:
-    sizes = {"layer": model.cfg.n_layers, "head_index": model.cfg.n_heads, "head": model.cfg.n_heads}
-    sizes |= dict.fromkeys(("pos", "src_pos", "dest_pos"), tokens.shape[1])
-    if axis not in sizes:
-        raise ValueError(f"{axis!r} is no axis of patches: {', '.join(sizes)}.")
-    return int(sizes[axis])
-
-
-def layer_pos_patch_setter(corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor) -> Tensor:
-    """The activation [batch, pos, ...] with the clean one at index = (layer, pos)."""
-    _, pos = index
-    corrupted_activation[:, pos] = clean_activation[:, pos]
-    return corrupted_activation
-
-
-def layer_pos_head_vector_patch_setter(
-    corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor
-) -> Tensor:
-    """The activation [batch, pos, head, d_head] with the clean one at index = (layer, pos, head)."""
-    _, pos, head = index
-    corrupted_activation[:, pos, head] = clean_activation[:, pos, head]
-    return corrupted_activation
-
-
-def layer_head_vector_patch_setter(
-    corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor
-) -> Tensor:
-    """The activation [batch, pos, head, d_head] with the clean one at index = (layer, head)."""
-    _, head = index
-    corrupted_activation[:, :, head] = clean_activation[:, :, head]
-    return corrupted_activation
-
-
-def layer_head_pattern_patch_setter(
-    corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor
-) -> Tensor:
-    """The pattern [batch, head, query, key] with the clean one at index = (layer, head)."""
-    _, head = index
-    corrupted_activation[:, head] = clean_activation[:, head]
-    return corrupted_activation
-
-
-def layer_head_pos_pattern_patch_setter(
-    corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor
-) -> Tensor:
-    """The pattern [batch, head, query, key] with the clean one at index = (layer, head, query)."""
-    _, head, query = index
-    corrupted_activation[:, head, query] = clean_activation[:, head, query]
-    return corrupted_activation
-
-
-def layer_head_dest_src_pos_pattern_patch_setter(
-    corrupted_activation: Tensor, index: Sequence[int], clean_activation: Tensor
-) -> Tensor:
-    """The pattern [batch, head, query, key] with the clean one at index = (layer, head, query, key)."""
-    _, head, query, key = index
-    corrupted_activation[:, head, query, key] = clean_activation[:, head, query, key]
-    return corrupted_activation

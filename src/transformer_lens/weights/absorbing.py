@@ -11,6 +11,9 @@ from torch import Tensor
 from transformer_lens.config import HookedTransformerConfig
 
 TOLERANCE = 1e-5
+# What the bias of a norm is set to. The smaller, the less it disturbs rounding in the matrices behind it; but the more
+# must be added to these. A power of two, between 1 / sqrt(d_model) and one.
+CONSTANT = 0.25
 # What reads each norm: the matrix, its input axis, the bias beside it.
 ATTENTION = tuple((f"attn.{sign}W_{x}", 1, f"attn.{sign}b_{x}") for x in "QKV" for sign in ("", "_"))
 MLP = (("mlp.W_in", 0, "mlp.b_in"), ("mlp.W_gate", 0, ""))
@@ -24,8 +27,8 @@ def absorb(
 
     b_O goes back into b_V, from which folding took it: x with x · W_O = b_O, by least squares in float64. A bias beside
     a matrix W that reads a folded layer norm goes into that norm: its output n has mean zero, so with the norm's bias
-    set to ones, n + 1 times W + 1 ⊗ (b - 1 · W) / d_model is n · W + b, whatever n is. What cannot be moved exactly
-    stays where it is.
+    set to c · 1, (n + c · 1) times W + 1 ⊗ (b / c - 1 · W) / d_model is n · W + b, whatever n is. What cannot be moved
+    exactly stays where it is.
 
     Args:
         state: canonical weights.
@@ -77,11 +80,11 @@ def _into_norm(
     if not homeless or not folded or not free:
         return
     for name in biases:
-        state[name] = torch.ones_like(state[name])
+        state[name] = torch.full_like(state[name], CONSTANT)
     for matrix, axis, bias in readers:
         W = state[matrix].double()
         lack = -W.sum(axis, keepdim=True)
         if bias in homeless:
-            lack = lack + state[bias].double().unsqueeze(axis)
+            lack = lack + state[bias].double().unsqueeze(axis) / CONSTANT
             state[bias] = torch.zeros_like(state[bias])
         state[matrix] = (W + lack / W.shape[axis]).to(state[matrix].dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -27,8 +27,8 @@ class Plan:
         sizes: lengths of the axes that the family's patterns name; `layer` and `expert` are counts.
         layers: how many layers are wanted.
         tied: the unembedding is the transposed embedding.
-        kept: what the way back could not know, by HF name: rows that were skipped, and vectors to which something was
-            added (float addition loses bits). Filled while loading.
+        kept: what the way back could not know, by canonical name: rows that were skipped, and tensors to which
+            something was added or which were scaled (both lose bits). Filled while loading.
     """
 
     spec: Spec
@@ -83,11 +83,10 @@ def _convert(
             f"{source.where(name)}: {name} has shape {tuple(tensor.shape)}, and the configuration says {shape}."
         )
     if rule.skip_rows:
-        plan.kept[name_in_tree(rule, layer)] = tensor[: rule.skip_rows].clone()
-    if rule.offset:
-        plan.kept[name_in_tree(rule, layer)] = tensor.clone()
+        plan.kept[_key(plan, rule, layer, expert)] = tensor[: rule.skip_rows]
     if rule.offset or rule.times:
-        tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        plan.kept[_key(plan, rule, layer, expert)] = tensor  # mapped or lent: no copy
+        tensor = widened(tensor)
     factor = plan.factor(rule)
     for template, part in to_canonical(rule, tensor, plan.sizes, factor).items():
         if "{expert}" in template and "{expert}" not in rule.hf:
@@ -95,6 +94,10 @@ def _convert(
                 yield plan.canonical_name(template, layer, number), row
         else:
             yield plan.canonical_name(template, layer, expert), part
+
+
+def _key(plan: Plan, rule: Weight, layer: int, expert: int = 0) -> str:
+    return plan.canonical_name(rule.parts[0].ours, layer, expert)
 
 
 def name_in_tree(rule: Weight, layer: int, expert: int = 0) -> str:
@@ -187,7 +190,7 @@ def hf_state(plan: Plan, state: Mapping[str, Float[Tensor, "..."]]) -> tuple[dic
             parts = {part.ours: _gather(plan, part.ours, layer, state, used) for part in weight.parts}
             for copy in weight.copies:
                 _check_copy(plan, weight, copy, layer, state, used)
-            tensors[name_in_tree(weight, layer)] = _back(plan, weight, layer, parts)
+            tensors[name_in_tree(weight, layer)] = hf_tensor(plan, weight, layer, parts)
     return tensors, used
 
 
@@ -211,17 +214,28 @@ def _check_copy(plan: Plan, weight: Weight, copy: str, layer: int, state: Mappin
     used.add(second)
 
 
-def _back(plan: Plan, weight: Weight, layer: int, parts: dict[str, Tensor]) -> Tensor:
-    name, factor = name_in_tree(weight, layer), plan.factor(weight)
+def hf_tensor(
+    plan: Plan, weight: Weight, layer: int, parts: Mapping[str, Float[Tensor, "..."]]
+) -> Float[Tensor, "..."]:
+    """The tensor of HF's that holds these canonical tensors.
+
+    What was scaled or added to on the way in is HF's own number, bit by bit, wherever the canonical one is unedited.
+    """
+    factor = plan.factor(weight)
     tensor = from_canonical(weight, parts, plan.sizes, factor)
-    kept = plan.kept.get(name)
-    if kept is not None:
-        kept = kept.to(tensor.device)
-        if weight.skip_rows:
-            tensor[: weight.skip_rows] = kept
-        else:
-            wide = kept.float() if kept.dtype in (torch.float16, torch.bfloat16) else kept
-            again = to_canonical(weight, wide, plan.sizes, factor)
-            if all(torch.equal(again[ours].to(value.dtype), value) for ours, value in parts.items()):
-                return kept.to(tensor.dtype)
-    return tensor
+    kept = plan.kept.get(_key(plan, weight, layer))
+    if kept is None:
+        return tensor
+    kept = kept.to(tensor.device)
+    if weight.skip_rows:
+        tensor[: weight.skip_rows] = kept
+        return tensor
+    again = to_canonical(weight, widened(kept), plan.sizes, factor)
+    unedited = {ours: again[ours].to(value.dtype) == value for ours, value in parts.items()}
+    mask = from_canonical(replace(weight, offset=0.0, times=""), unedited, plan.sizes)
+    return torch.where(mask, kept.to(tensor.dtype), tensor)
+
+
+def widened(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The tensor in float32 if it is narrower."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

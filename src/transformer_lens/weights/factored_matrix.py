@@ -334,7 +334,7 @@ class FactoredMatrix:
             )
         return FactoredMatrix(self.A.unsqueeze(place), self.B.unsqueeze(place))
 
-    def __getitem__(self, index: Any) -> "FactoredMatrix":
+    def __getitem__(self, idx: Any) -> "FactoredMatrix":
         """A part of the matrix or of the stack, always a FactoredMatrix.
 
         Leading axes take anything a tensor takes. Rows and columns are each selected by themselves, as in A[rows] and
@@ -348,7 +348,7 @@ class FactoredMatrix:
         >>> QK[0, 5].shape, QK[..., 3, :].shape, QK[0, 5, [1, 2], -1].shape
         (torch.Size([16, 16]), torch.Size([2, 12, 1, 16]), torch.Size([2, 1]))
         """
-        leading, row, column = split_index(index, self.shape)
+        leading, row, column = split_index(idx, self.shape)
         A, B = self.A[leading], self.B[leading]
         return FactoredMatrix(A[..., row, :], B[..., :, column])
 

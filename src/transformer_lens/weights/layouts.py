@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from transformer_lens.specs.spec import Part, Weight
@@ -68,8 +68,8 @@ def to_canonical(
 
 
 def from_canonical(
-    weight: Weight, tensors: Mapping[str, Float[Tensor, "..."]], sizes: Sizes, factor: float = 1.0
-) -> Float[Tensor, "..."]:
+    weight: Weight, tensors: Mapping[str, Shaped[Tensor, "..."]], sizes: Sizes, factor: float = 1.0
+) -> Shaped[Tensor, "..."]:
     """The tensor of HF's that holds these canonical tensors; `to_canonical` backwards. Skipped rows come back as zeros.
 
     Example:

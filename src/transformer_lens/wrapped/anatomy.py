@@ -14,6 +14,7 @@ from transformer_lens.specs.reading import HFConfig
 from transformer_lens.specs.spec import Spec, Weight
 from transformer_lens.weights.layouts import from_canonical, to_canonical
 from transformer_lens.wrapped.columns import Columns, columns
+from transformer_lens.wrapped.stored import refuse_unplain, weight_of
 
 _LAYER = "blocks.{layer}."
 # A bias -> the matrix beside it, and which of that matrix's axes it has.
@@ -113,16 +114,16 @@ class Weights:
 
     def _tensor(self, rule: Weight, layer: int) -> Tensor:
         path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
-        tensor: Tensor = getattr(self.model.get_submodule(path), leaf)
-        return tensor
+        return weight_of(self.model.get_submodule(path), leaf, path)
 
-    def _factor(self, rule: Weight) -> float:
+    def factor(self, rule: Weight) -> float:
+        """What a rule's tensors are multiplied by on their way to canonical."""
         return self.anatomy.spec.factors[rule.times](self.anatomy.config) if rule.times else 1.0
 
     def read(self, ours: str, layer: int = 0) -> Float[Tensor, "..."]:
         """The canonical tensor of a template."""
         rule = self.anatomy.rules[ours]
-        return to_canonical(rule, self._tensor(rule, layer), self.anatomy.sizes, self._factor(rule))[ours]
+        return to_canonical(rule, self._tensor(rule, layer), self.anatomy.sizes, self.factor(rule))[ours]
 
     def find(self, prefix: str, name: str, layer: int = 0) -> Float[Tensor, "..."] | None:
         """The canonical tensor `prefix + name`: zeros for a bias that the model has not; None if it is no weight."""
@@ -140,13 +141,18 @@ class Weights:
 
         Raises:
             ValueError: it has another shape.
+            UnreadableWeightError: it is quantised, has an adapter, or is not loaded here.
         """
         rule = self.anatomy.rules[ours]
-        tensor, factor = self._tensor(rule, layer), self._factor(rule)
+        path, _, leaf = rule.hf.format(layer=layer, expert=0).rpartition(".")
+        refuse_unplain(
+            [(path, self.model.get_submodule(path), leaf)], f"Assigning {ours.replace('{layer}', str(layer))}"
+        )
+        tensor, factor = self._tensor(rule, layer), self.factor(rule)
         parts = to_canonical(rule, tensor, self.anatomy.sizes, factor)
         if parts[ours].shape != value.shape:
             raise ValueError(
-                f"{ours.format(layer=layer)} has shape {tuple(parts[ours].shape)}; got {tuple(value.shape)}."
+                f"{ours.replace('{layer}', str(layer))} has shape {tuple(parts[ours].shape)}; got {tuple(value.shape)}."
             )
         parts[rule.parts[0].ours if ours in rule.copies else ours] = value.to(tensor)
         whole = from_canonical(rule, parts, self.anatomy.sizes, factor)

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from transformer_lens.errors import HookConflictError
+from transformer_lens.hooks.edits import Place
 from transformer_lens.wrapped.anatomy import Anatomy, Weights
 from transformer_lens.wrapped.sites import HeadInputs, SharedHeadInput, Slot
 from transformer_lens.wrapped.wiring import Wiring
@@ -34,6 +36,7 @@ class WrappedHost:
 
     Attributes:
         slots: the places where hook points stand, in the order in which a pass comes by.
+        place: where the tokens of the running pass stand, for hooks that ask.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy):
@@ -41,7 +44,9 @@ class WrappedHost:
         self.anatomy = anatomy
         self.weights = Weights(anatomy, model)
         self.slots: list[Slot] = []
+        self.place = Place()
         self._wiring: Wiring | None = None
+        self._extra: list[int | None] = []
 
     @contextmanager
     def wired(
@@ -68,15 +73,22 @@ class WrappedHost:
                 wiring.before(start.path, lambda _: start.stream)
             if stop_before is not None:
                 wiring.stop_before(stop_before)
+            if live:
+                wiring.at_start(self._note_place)
             for slot in live:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self._eager(any(slot.site.needs_eager for slot in live)):
+            with self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
             wiring.close()
+
+    def _note_place(self, inputs: dict[str, Any]) -> None:
+        past = inputs.get("past_key_values")
+        first = past.get_seq_length() if isinstance(past, Cache) else 0
+        self.place = Place(first, inputs.get("attention_mask"))
 
     def _check_inputs(self, live: list[Slot]) -> None:
         split = {slot.layer for slot in live if isinstance(slot.site, HeadInputs)}
@@ -115,7 +127,7 @@ class WrappedHost:
         return True
 
     @contextmanager
-    def _eager(self, wanted: bool) -> Iterator[None]:
+    def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
         configs = (
             {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
@@ -152,11 +164,12 @@ class WrappedHost:
 
     def _extra_outputs(self) -> int | None:
         """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
-        found: list[int | None] = []
+        if self._extra:
+            return self._extra[0]
         block = self.model.get_submodule(self.anatomy.block.format(layer=0))
 
         def see(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+            self._extra.append(len(output) - 1 if isinstance(output, tuple) else None)
 
         handle = block.register_forward_hook(see)
         try:
@@ -165,4 +178,4 @@ class WrappedHost:
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
-        return found[0]
+        return self._extra[0]

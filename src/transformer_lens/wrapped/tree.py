@@ -153,7 +153,9 @@ class _Grower:
         anatomy, cfg = self.anatomy, self.anatomy.cfg
         ln2 = anatomy.own_path(f"{_LAYER}ln2")
         if ln2 is None and cfg.parallel_attn_mlp:
-            return  # one norm for both: it is ln1
+            if anatomy.path(f"{_LAYER}ln2") is not None:
+                block.__dict__["ln2"] = block.ln1  # one norm for both: it is ln1, and its weights read as ln2's too
+            return
         if ln2 is None:
             view = self.view(block, "ln2", None)
             self.slot(view, "hook_in", written)

@@ -6,7 +6,7 @@ constant added to all logits, so the unembedding needs no mean over the vocabula
 
 import re
 
-from torch import Tensor
+import torch
 
 from transformer_lens.weights.processing.parts import Part
 
@@ -16,21 +16,22 @@ EXPERT = re.compile(r"mlp\.(experts\.\d+|shared)\.W_out\.(weight|bias)")  # weig
 
 def center_writing(part: Part, *, positions_join_stream: bool) -> None:
     """Take the mean over d_model out of everything in this part that is added to the residual stream."""
-    for name in part:
+    for name in list(part):
         if name == "pos_embed.W_pos" and not positions_join_stream:
             continue
         if name in WRITING:
-            _center(part.own(name), -1)
+            _center(part, name, -1)
         elif EXPERT.fullmatch(name):
-            _center(part.own(name), 0)
+            _center(part, name, 0)
 
 
 def center_logits(part: Part) -> None:
     """Take the mean over the vocabulary out of the unembedding and its bias."""
     for name in ("unembed.W_U", "unembed.b_U"):
         if name in part:
-            _center(part.own(name), -1)
+            _center(part, name, -1)
 
 
-def _center(x: Tensor, axis: int) -> None:
-    x.sub_(x.mean(axis, keepdim=True))
+def _center(part: Part, name: str, axis: int) -> None:
+    x = part[name]
+    part[name] = torch.sub(x, x.mean(axis, keepdim=True), out=part.room(name))

@@ -74,15 +74,26 @@ def fold_norm(part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, c
     if bias is not None and not fold_biases:
         raise WeightsError(f"fold_biases=False would lose {norm}.b, which is not zero. Leave it True for layer norms.")
     for reader in readers(part, norm):
-        if bias is not None and reader.bias is not None:
-            matrix = part[reader.weight]
-            moved = torch.tensordot(bias.to(matrix.dtype), matrix, dims=([0], [reader.axis]))
-            part[reader.bias] = part[reader.bias] + moved if reader.bias in part else moved
-        matrix = part.own(reader.weight)
-        if weight is not None:
-            matrix.mul_(_along(weight, matrix, reader.axis))
-        if mean_is_zero and center_weights:
-            matrix.sub_(matrix.mean(reader.axis, keepdim=True))
+        _fold(part, reader, weight, bias, center=mean_is_zero and center_weights)
+
+
+def _fold(part: Part, reader: Reader, weight: Tensor | None, bias: Tensor | None, *, center: bool) -> None:
+    # NOTE: new weights are written once, by one operation, and what must be known for it is read in one product:
+    # memory is what this costs.
+    matrix, axis = part[reader.weight], reader.axis
+    length = matrix.shape[axis]
+    weight = matrix.new_ones(length) if weight is None else weight.to(matrix.dtype)
+    bias = None if bias is None or reader.bias is None else bias.to(matrix.dtype)
+    rows = [row for row in (weight / length if center else None, bias) if row is not None]
+    products = list(torch.tensordot(torch.stack(rows), matrix, dims=([1], [axis]))) if rows else []
+    if bias is not None and reader.bias is not None:
+        moved = products.pop()
+        part[reader.bias] = part[reader.bias] + moved if reader.bias in part else moved
+    along, room = _along(weight, matrix, axis), part.room(reader.weight)
+    if center:
+        part[reader.weight] = torch.addcmul(products[0].neg().unsqueeze(axis), matrix, along, out=room)
+    else:
+        part[reader.weight] = torch.mul(matrix, along, out=room)
 
 
 def _along(vector: Tensor, matrix: Tensor, axis: int) -> Tensor:

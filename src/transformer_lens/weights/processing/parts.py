@@ -6,6 +6,7 @@ there is never more than what changes in one layer beyond the state itself, and 
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ State = MutableMapping[str, Tensor]
 class Part(MutableMapping[str, Tensor]):
     """The tensors of one layer by their names in it ("attn.W_Q"), or of embedding or unembedding by their full names.
 
-    Read, they are float32 (or wider). They are not to be written to, but for what `own` returns.
+    Read, they are float32 (or wider). They are not to be written to, but for what `room` returns.
 
     Attributes:
         changed: the names whose tensors are new.
@@ -43,12 +44,19 @@ class Part(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    def own(self, name: str) -> Tensor:
-        """The tensor, to be written to in place: a copy in float32, made once."""
-        if name not in self.changed:
-            read, kept = self[name], self._tensors[name]
-            self[name] = read.clone() if read is kept else read
-        return self._tensors[name]
+    def room(self, name: str) -> Tensor:
+        """Where a new value of this tensor may be written (`out=`): its own memory if that is new already, or more."""
+        return self._tensors[name] if name in self.changed else _room_for(self[name])
+
+
+def _room_for(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cpu":
+        return torch.empty_like(tensor)
+    # NOTE: NumPy asks the system for large pages, torch does not: to touch memory for the first time, most of what
+    # processing costs, takes half as long.
+    kind = np.float64 if tensor.dtype == torch.float64 else np.float32
+    layout = torch.empty_like(tensor, device="meta").stride()
+    return torch.from_numpy(np.empty(tensor.numel(), kind)).as_strided(tensor.shape, layout)
 
 
 Step = Callable[[Part], None]

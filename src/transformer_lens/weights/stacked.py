@@ -1,10 +1,12 @@
-"""The weights of all layers at once, under the field's names."""
+"""The weights of all layers at once, under the field's names, whatever holds them."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import TransformerLensError
@@ -12,41 +14,39 @@ from transformer_lens.weights.composition import CompositionMode, all_compositio
 from transformer_lens.weights.factored_matrix import FactoredMatrix
 
 
-class StackedWeights(nn.Module):
-    """Properties that stack a weight over layers (a copy: change the weights in `blocks` to change the model).
+class StackedWeights:
+    """Properties that stack a weight over layers: copies, so change a weight in `blocks` to change the model.
 
-    Needs `cfg`, `blocks`, `embed`, `unembed` and, where positions are learned, `pos_embed`.
+    Key and value weights have an entry for each head that the model shows: all heads on the native host, key and value
+    heads on a bridge. Biases that a model has not read as zeros.
     """
 
     cfg: HookedTransformerConfig
-    blocks: nn.ModuleList
+
+    @abstractmethod
+    def _weight(self, part: str, name: str, layer: int = 0) -> Tensor:
+        """A weight of "embed", "pos_embed", "unembed", or a layer's "attn" or "mlp"; of experts, one after another."""
 
     def _stack(self, part: str, name: str) -> Tensor:
         if part == "mlp" and self.cfg.attn_only:
             raise TransformerLensError(f"This model has no {name}: it is attention-only.")
-        rows = []
-        for block in self.blocks:
-            module = getattr(block, part)
-            if part == "mlp" and self.cfg.num_experts:
-                rows.append(torch.stack([getattr(expert, name).weight.T for expert in module.experts]))
-            else:
-                rows.append(getattr(module, name))
+        rows = [self._weight(part, name, layer) for layer in range(self.cfg.n_layers)]
         return torch.stack([row.to(rows[0].device) for row in rows])
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
         """Unembedding."""
-        return self.unembed.W_U  # type: ignore[union-attr, return-value]
+        return self._weight("unembed", "W_U")
 
     @property
     def b_U(self) -> Float[Tensor, "d_vocab"]:
         """Bias of the unembedding."""
-        return self.unembed.b_U  # type: ignore[union-attr, return-value]
+        return self._weight("unembed", "b_U")
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
         """Token embeddings."""
-        return self.embed.W_E  # type: ignore[union-attr, return-value]
+        return self._weight("embed", "W_E")
 
     @property
     def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
@@ -55,11 +55,10 @@ class StackedWeights(nn.Module):
         Raises:
             TransformerLensError: positions are not learned in this model.
         """
-        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
-            raise TransformerLensError(
-                f"This model has no W_pos: its positions are {self.cfg.positional_embedding_type!r}."
-            )
-        return self.pos_embed.W_pos  # type: ignore[union-attr, return-value]
+        kind = self.cfg.positional_embedding_type
+        if kind not in ("standard", "shortformer"):
+            raise TransformerLensError(f"This model has no W_pos: its positions are {kind!r}.")
+        return self._weight("pos_embed", "W_pos")
 
     @property
     def W_E_pos(self) -> Float[Tensor, "d_vocab_plus_n_ctx d_model"]:
@@ -72,13 +71,13 @@ class StackedWeights(nn.Module):
         return self._stack("attn", "W_Q")
 
     @property
-    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Key weights, one for each query head."""
+    def W_K(self) -> Float[Tensor, "layer key_head d_model d_head"]:
+        """Key weights."""
         return self._stack("attn", "W_K")
 
     @property
-    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Value weights, one for each query head."""
+    def W_V(self) -> Float[Tensor, "layer key_head d_model d_head"]:
+        """Value weights."""
         return self._stack("attn", "W_V")
 
     @property
@@ -92,13 +91,13 @@ class StackedWeights(nn.Module):
         return self._stack("attn", "b_Q")
 
     @property
-    def b_K(self) -> Float[Tensor, "layer head d_head"]:
-        """Key biases, one for each query head."""
+    def b_K(self) -> Float[Tensor, "layer key_head d_head"]:
+        """Key biases."""
         return self._stack("attn", "b_K")
 
     @property
-    def b_V(self) -> Float[Tensor, "layer head d_head"]:
-        """Value biases, one for each query head."""
+    def b_V(self) -> Float[Tensor, "layer key_head d_head"]:
+        """Value biases."""
         return self._stack("attn", "b_V")
 
     @property
@@ -123,27 +122,31 @@ class StackedWeights(nn.Module):
 
     @property
     def b_in(self) -> Float[Tensor, "layer d_mlp"]:
-        """Input biases of the MLPs; zeros for experts, which have none."""
+        """Input biases of the MLPs; zeros for experts."""
         if self.cfg.num_experts:
-            return self.W_in.new_zeros(self.cfg.n_layers, self.cfg.d_mlp or 0)
+            return self.W_U.new_zeros(self.cfg.n_layers, self.cfg.d_mlp or 0)
         return self._stack("mlp", "b_in")
 
     @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
-        """Output biases of the MLPs; zeros for experts, which have none."""
+        """Output biases of the MLPs; zeros for experts."""
         if self.cfg.num_experts:
-            return self.W_out.new_zeros(self.cfg.n_layers, self.cfg.d_model)
+            return self.W_U.new_zeros(self.cfg.n_layers, self.cfg.d_model)
         return self._stack("mlp", "b_out")
+
+    def _for_each_head(self, weight: Float[Tensor, "layer key_head x y"]) -> Float[Tensor, "layer head x y"]:
+        repeats = self.cfg.n_heads // weight.shape[1]
+        return weight if repeats == 1 else weight.repeat_interleave(repeats, 1)
 
     @property
     def QK(self) -> FactoredMatrix:
-        """W_Q · W_K^T of every head: [layer, head, d_model, d_model]."""
-        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+        """W_Q · W_K^T of every query head: [layer, head, d_model, d_model]."""
+        return FactoredMatrix(self.W_Q, self._for_each_head(self.W_K).transpose(-2, -1))
 
     @property
     def OV(self) -> FactoredMatrix:
-        """W_V · W_O of every head: [layer, head, d_model, d_model]."""
-        return FactoredMatrix(self.W_V, self.W_O)
+        """W_V · W_O of every query head: [layer, head, d_model, d_model]."""
+        return FactoredMatrix(self._for_each_head(self.W_V), self.W_O)
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
@@ -154,25 +157,22 @@ class StackedWeights(nn.Module):
             layer: the layer whose input is meant; n_layers for the final stream.
             mlp_input: count b_O of `layer` too, as its MLP sees it.
             include_mlp_biases: count b_out.
+
+        Raises:
+            ValueError: mlp_input for a layer that does not exist.
         """
-        total = self.W_E.new_zeros(self.cfg.d_model)
-        for block in list(self.blocks)[:layer]:
-            total = total + block.attn.b_O.to(total.device)  # type: ignore[union-attr, operator]
-            if include_mlp_biases and not self.cfg.attn_only and not self.cfg.num_experts:
-                total = total + block.mlp.b_out.to(total.device)  # type: ignore[union-attr, operator]
-        if mlp_input:
-            if layer >= self.cfg.n_layers:
-                raise ValueError(f"mlp_input is about a layer's MLP; {layer} is past the last of {self.cfg.n_layers}.")
-            total = total + self.blocks[layer].attn.b_O.to(total.device)  # type: ignore[union-attr, operator]
-        return total
+        if mlp_input and layer >= self.cfg.n_layers:
+            raise ValueError(f"mlp_input is about a layer's MLP; {layer} is past the last of {self.cfg.n_layers}.")
+        total = self.b_O[: layer + mlp_input].sum(0)
+        return total + self.b_out[:layer].sum(0) if include_mlp_biases and not self.cfg.attn_only else total
 
     def all_composition_scores(self, mode: CompositionMode) -> Float[Tensor, "layer head layer head"]:
         """How much of what each head reads ("Q", "K" or "V") comes from what each earlier head writes.
 
         See `transformer_lens.weights.composition.all_composition_scores`.
         """
-        return all_composition_scores(mode, W_Q=self.W_Q, W_K=self.W_K, W_V=self.W_V, W_O=self.W_O)
+        W_K, W_V = (self._for_each_head(weight) for weight in (self.W_K, self.W_V))
+        return all_composition_scores(mode, W_Q=self.W_Q, W_K=W_K, W_V=W_V, W_O=self.W_O)
 
-    def all_head_labels(self) -> list[str]:
-        """L0H0, L0H1, … in layer order."""
+    def _head_labels(self) -> list[str]:
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]

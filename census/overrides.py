@@ -1,0 +1,38 @@
+"""What the general rule of small sizes does not know: fields of single types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WORDS = 100
+
+_ROPE = {"rope_theta": 10000.0, "rope_type": "default"}
+
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "blt": {
+        "encoder_config": {"hidden_size_global": 32}, "decoder_config": {"hidden_size_global": 32},
+        "vocab_size": 260, "encoder_hash_byte_group_vocab": 50,
+    },
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "falcon_h1": {"mamba_d_ssm": 32},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": None},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "longcat_flash": {"qk_head_dim": 16},
+    "mamba2": {"expand": 1, "num_heads": 4, "head_dim": 8},
+    "ministral": {"head_dim": 8},
+    "nemotron": {"num_key_value_heads": 2},
+    "phi4_multimodal": {},
+    "reformer": {
+        "is_decoder": True, "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "attention_head_size": 8,
+        "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "feed_forward_size": 48, "num_buckets": 4,
+        "hash_seed": 0,
+    },
+    "rwkv": {"attention_hidden_size": 32, "context_length": 64},
+    "xlstm": {"chunk_size": 8, "ffn_round_up_to_multiple_of": 8},
+    "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4},
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "n_mamba_heads": 4},
+}  # fmt: skip

@@ -1,0 +1,180 @@
+"""The plain run of a TransformerBridge, and its layers run again on rows (see `wrapped.replay`)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from transformer_lens.hooks.names import describe
+from transformer_lens.patching.plain_run import PlainRun, RunRequest
+from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.replay import Inputs, Replay, is_whole, keeps_keys, reproduces
+
+
+class _Trust:
+    """What was found to hold for one wrapped model, by replaying plain runs: once each."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bool] = {}
+
+    def holds(self, what: str, found: bool | None = None) -> bool | None:
+        """What is known; `found` is kept."""
+        if found is not None:
+            self.known[what] = found
+        return self.known.get(what)
+
+
+_TRUST: WeakKeyDictionary[WrappedHost, _Trust] = WeakKeyDictionary()
+
+
+class BridgeRun(PlainRun):
+    """See `PlainRun`. Nothing is trusted before it has given the plain run's own numbers."""
+
+    def __init__(self, model: Any, request: RunRequest):
+        self.model, self.request = model, request
+        self.host: WrappedHost = model.host
+        # NOTE: what fails under somebody's hooks (they run again in a replay) holds without them.
+        hooked = any(point.has_hooks("fwd") for point in model.hook_points())
+        self.trust = _Trust() if hooked else _TRUST.setdefault(self.host, _Trust())
+        points = {id(point) for point in map(model.hook_dict.__getitem__, request.hooks)}
+        slots = [slot for slot in self.host.slots if id(slot.occupant) in points]
+        self.eager = any(slot.site.needs_eager for slot in slots)
+        with self.active():
+            cache = self._run()
+            inputs, real = self.inputs, self.inputs.get("attention_mask")
+            real = None if real is None else real[:, -self.n_positions :].bool()
+            whole = cache is not None and is_whole(cache, self.n_layers, self.n_positions)
+            self.prefix = whole and self._trusted("prefix", Replay(self.host, inputs, cache), real)
+            self.replay = Replay(self.host, inputs, cache if self.prefix else None)
+            if not self.prefix and not self._trusted("layers", self.replay, real):
+                self.obstacle = f"the layers of {type(self.host.model).__name__} cannot be run again alone"
+            self.parts = not self.obstacle and self._reads_itself()
+
+    def _run(self) -> DynamicCache | None:
+        model, n_layers = self.model, self.model.cfg.n_layers
+        takes_cache = "past_key_values" in inspect.signature(self.host.model.forward).parameters
+        cache = DynamicCache() if takes_cache and keeps_keys(self.host) else None
+        streams = [f"blocks.{layer}.hook_in" for layer in range(n_layers)]
+        last = f"blocks.{n_layers - 1}.hook_out"
+        with _inputs_of(self.host.model) as seen:
+            logits, activations = model.run_with_cache(
+                self.request.tokens,
+                names_filter=list(dict.fromkeys([*streams, last, *self.request.hooks])),
+                return_cache_object=False,
+                **({} if cache is None else {"past_key_values": cache}),
+                **self.request.inputs(),
+            )
+        self.inputs: Inputs = seen[0]
+        self.logits, self.activations = logits, activations
+        self.streams = [activations[name] for name in (*streams, last)]
+        return cache
+
+    def _trusted(self, what: str, replay: Replay, real: Tensor | None) -> bool:
+        first = self.n_positions // 2 if what == "prefix" else 0
+        if what == "prefix" and first == 0:
+            return False
+        # What holds for one row without padding need not hold for several, of which each has masks of its own.
+        name = f"{what}, {self.eager}, {self.batch > 1}, {real is None}"
+        known = self.trust.holds(name)
+        if known is not None:
+            return known
+        try:
+            found = reproduces(replay, self.streams, first, real)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError):  # a layer that does not take what another run was given
+            found = False
+        return bool(self.trust.holds(name, found))
+
+    def _reads_itself(self) -> bool:
+        """Whether final norm and unembedding, called alone, give the plain run's logits."""
+        known = self.trust.holds("readout")
+        if known is not None:
+            return known
+        if self.host.anatomy.path("ln_final") is None or not isinstance(self._unembed, nn.Linear):
+            return bool(self.trust.holds("readout", False))
+        stream, wanted = self.streams[-1][:, -1:], self.logits[:, -1:]
+        found = self._read_parts(stream)
+        close = (found - wanted).abs().max() <= 1e-4 * wanted.abs().max() + 20 * torch.finfo(found.dtype).eps
+        return bool(self.trust.holds("readout", bool(close)))
+
+    # --- see PlainRun ---------------------------------------------------------------------------------------------
+
+    def active(self) -> AbstractContextManager[Any]:
+        """See `PlainRun`: HF's eager attention wherever some cell changes scores or patterns."""
+        return self.host.eager(self.eager)
+
+    def can_replay(self, hook: str) -> bool:
+        """See `PlainRun`: HF makes position embeddings once for all rows."""
+        info = describe(hook)
+        return info is None or info.name != "hook_pos_embed"
+
+    def sees_all_positions(self, hook: str) -> bool:
+        """See `PlainRun`: rotated keys are seen where they are multiplied, behind the earlier ones."""
+        return hook.endswith("hook_rot_k")
+
+    def layer(
+        self, layer: int, stream: Float[Tensor, "row pos d_model"], first: int
+    ) -> Float[Tensor, "row pos d_model"]:
+        """See `PlainRun`."""
+        return self.replay.layer(layer, stream, first, stream.shape[0] // self.batch)
+
+    def read_out(self, stream: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_vocab"]:
+        """See `PlainRun`."""
+        if not self.parts:
+            logits: Tensor = self.model(stream, start_at_layer=self.n_layers)
+            return logits
+        n_layers = self.n_layers
+        with self.host.wired(range(n_layers, n_layers + 1)):
+            return self._read_parts(stream)
+
+    def _read_parts(self, stream: Tensor) -> Tensor:
+        return self._finished(self._unembed(self._ln_final(stream)))
+
+    def read_tokens(
+        self, stream: Float[Tensor, "row d_model"], tokens: Int[Tensor, "row token"]
+    ) -> Float[Tensor, "row token"]:
+        """See `PlainRun`."""
+        if not self.parts:
+            return self.read_out(stream[:, None])[:, 0].gather(-1, tokens)
+        normed, unembed = self._ln_final(stream[:, None])[:, 0], self._unembed
+        logits = torch.einsum("bd,btd->bt", normed, unembed.weight[tokens])
+        return self._finished(logits if unembed.bias is None else logits + unembed.bias[tokens])
+
+    @property
+    def _ln_final(self) -> nn.Module:
+        norm: nn.Module = self.host.model.get_submodule(str(self.host.anatomy.path("ln_final")))
+        return norm
+
+    @property
+    def _unembed(self) -> Any:
+        return self.host.model.get_submodule(str(self.host.anatomy.path("unembed.W_U")))
+
+    def _finished(self, logits: Tensor) -> Tensor:
+        logits = logits * self.host.weights.factor(self.host.anatomy.rules["unembed.W_U"])
+        cap = self.model.cfg.output_logits_soft_cap
+        return cap * (logits / cap).tanh() if cap > 0 else logits
+
+
+@contextmanager
+def _inputs_of(model: nn.Module) -> Iterator[list[Inputs]]:
+    """What the model is called with, by name."""
+    seen: list[Inputs] = []
+    handle = model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(dict(kwargs)), with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def run(model: Any, request: RunRequest) -> BridgeRun:
+    """The plain run of a TransformerBridge."""
+    return BridgeRun(model, request)

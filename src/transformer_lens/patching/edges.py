@@ -1,0 +1,177 @@
+"""Runs in which single edges carry another run's values: each reader gets its own version of the stream.
+
+What a part reads is the sum of what earlier parts wrote. Where some of its edges are patched it reads that sum, plus,
+for each patched edge, what the sender wrote in the other run less what it writes in this one. That is exact, takes one
+pass however many edges are patched, and different patches are rows of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.hooks import HookPoint, reads_only
+from transformer_lens.patching.nodes import Nodes
+
+Written = Float[Tensor, "batch pos sender d_model"]
+EdgeWeights = Float[Tensor, "row sender receiver"]
+Hook = tuple[str, Callable[..., Any]]
+
+
+class Writers:
+    """What each sender writes into the stream, seen by hooks that only read.
+
+    A head writes its z times W_O. In families with a norm after attention it writes its share of that norm's output:
+    the norm is linear once its scale is known, and the scale is that of the same run. b_O counts evenly.
+
+    Args:
+        model: of either host.
+        nodes: its nodes.
+    """
+
+    def __init__(self, model: Any, nodes: Nodes):
+        self.model, self.nodes = model, nodes
+        self._waiting: dict[int, Tensor] = {}
+
+    def hooks(self, tell: Callable[[Float[Tensor, "batch pos some d_model"]], None]) -> list[Hook]:
+        """Hooks that call `tell` with what each sender or group of senders writes, in the order of senders."""
+
+        @reads_only
+        def one(tensor: Tensor, hook: HookPoint) -> None:
+            tell(tensor.unsqueeze(2))
+
+        hooks: list[Hook] = [("blocks.0.hook_resid_pre", one)]
+        for layer in range(self.nodes.n_layers):
+            hooks += self._heads(layer, tell)
+            if self.nodes.has_mlps:
+                hooks.append((f"blocks.{layer}.hook_mlp_out", one))
+        return hooks
+
+    def _heads(self, layer: int, tell: Callable[[Tensor], None]) -> list[Hook]:
+        attn = self.model.blocks[layer].attn
+        scale = f"blocks.{layer}.ln1_post.hook_scale"
+        normed = scale in self.model.hook_dict
+
+        @reads_only
+        def see_z(z: Tensor, hook: HookPoint) -> None:
+            written = torch.einsum("bphk,hkd->bphd", z, attn.W_O.detach())
+            if normed:
+                self._waiting[layer] = written + attn.b_O.detach() / self.nodes.n_heads
+            else:
+                tell(written)
+
+        @reads_only
+        def see_scale(divisor: Tensor, hook: HookPoint) -> None:
+            written = self._waiting.pop(layer)
+            if str(self.model.cfg.normalization_type).startswith("LN"):
+                written = written - written.mean(-1, keepdim=True)
+            tell(written / divisor.unsqueeze(2) * self.model.blocks[layer].ln1_post.w.detach())
+
+        return [(f"blocks.{layer}.attn.hook_z", see_z), *([(scale, see_scale)] if normed else [])]
+
+
+@torch.no_grad()
+def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Written:
+    """What every sender writes in the run of `tokens`; their sum is the final stream, but for b_O.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> tokens = model.to_tokens("The Eiffel Tower is in")
+        >>> written(model, tokens, Nodes.of(model)).shape  # the input, and 4 layers of 4 heads and an MLP
+        torch.Size([1, 6, 21, 128])
+    """
+    found: list[Tensor] = []
+    model.run_with_hooks(tokens, return_type=None, fwd_hooks=Writers(model, nodes).hooks(found.append))
+    return torch.cat(found, 2)
+
+
+def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) -> list[Hook]:
+    """Hooks that patch edges in a run whose batch has a copy of the prompts for each row of `weights`.
+
+    Args:
+        model: of either host.
+        nodes: its nodes.
+        source: what senders write in the other run.
+        weights: how much of the other run each edge carries: 0 none, 1 all. Zero outside the graph's edges.
+    """
+    rows, batch = weights.shape[0], source.shape[0]
+    weights = weights.to(source)
+    # What the other run writes less what this one does: [row, batch, pos, sender, d_model], filled as the pass goes on.
+    missing = source.new_empty(rows, *source.shape)
+    filled = 0
+
+    def note(now: Tensor) -> None:
+        nonlocal filled
+        place = slice(filled, filled + now.shape[2])
+        missing[..., place, :] = source[:, :, place] - now.unflatten(0, (rows, batch))
+        filled = place.stop
+
+    def reading(columns: list[int], reads: int, heads: bool) -> Callable[..., Tensor]:
+        each = weights[:, :reads, columns]
+        used = each.any(2).any(0).nonzero()[:, 0]
+
+        def read(stream: Tensor, hook: HookPoint) -> Tensor:
+            added = torch.einsum("rbpsd,rsh->rbphd", missing[..., used, :], each[:, used]).flatten(0, 1)
+            return stream + (added if heads else added[:, :, 0])
+
+        return read
+
+    hooks: list[Hook] = []
+    for hook, members in groupby(enumerate(nodes.receivers), lambda entry: entry[1].hook):
+        places = list(members)
+        columns, first = [index for index, _ in places], places[0][1]
+        if bool(weights[:, :, columns].any()):
+            hooks.append((hook, reading(columns, first.reads, first.head is not None)))
+    # NOTE: writers first, so that at a hook point where both look a sender is told before anybody reads.
+    return [*Writers(model, nodes).hooks(note), *hooks] if hooks else []
+
+
+@torch.no_grad()
+def run_with_edges(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    source: Written,
+    weights: EdgeWeights,
+    *,
+    nodes: Nodes | None = None,
+    max_rows: int = 64,
+) -> Iterator[Float[Tensor, "batch pos d_vocab"]]:
+    """The logits of each row of `weights`: the run of `tokens` with these edges carrying the other run's values.
+
+    Args:
+        model: of either host.
+        tokens: what is run.
+        source: what senders write in the other run (`written`).
+        weights: how much of the other run each edge carries: 0 none, 1 all, or anything else.
+        nodes: the model's nodes; None: found here.
+        max_rows: how many prompts a batch may have, copies counted.
+
+    Raises:
+        ValueError: a weight that is not zero for a pair that is no edge.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> nodes, clean = Nodes.of(model), model.to_tokens("The Eiffel Tower is in")
+        >>> other = model.to_tokens("The Colosseum is in")
+        >>> everything = nodes.edges.float()[None]
+        >>> (logits,) = run_with_edges(model, clean, written(model, other, nodes), everything)
+        >>> torch.allclose(logits, model(other), atol=1e-4)
+        True
+    """
+    nodes = nodes or Nodes.of(model)
+    outside = (weights != 0) & ~nodes.edges.to(weights.device)
+    if bool(outside.any()):
+        _, sender, receiver = outside.nonzero()[0].tolist()
+        pair = f"{nodes.senders[sender].label} -> {nodes.receivers[receiver].label}"
+        raise ValueError(f"{pair} is no edge: the receiver reads the stream before the sender writes.")
+    for some in weights.split(max(1, max_rows // tokens.shape[0])):
+        hooks = edge_hooks(model, nodes, source, some)
+        logits = model.run_with_hooks(tokens.repeat(len(some), 1), fwd_hooks=hooks)
+        yield from logits.split(tokens.shape[0])

@@ -1,0 +1,119 @@
+"""Gradients of a metric at hook points, of either host, without touching the parameters' own gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.hooks import HookPoint, reads_only
+from transformer_lens.patching.metrics import Metric
+from transformer_lens.patching.nodes import UndefinedPathError
+
+ENTRY = "blocks.0.hook_resid_pre"
+Hook = tuple[str, Callable[..., Any]]
+
+
+@dataclass
+class Backward:
+    """A run from which gradients can be taken, more than once.
+
+    Attributes:
+        value: the mean of the metric.
+        blocked: hook points through which no gradient goes back; change it between two calls of `gradients`.
+    """
+
+    value: Float[Tensor, ""]
+    entry: Tensor
+    found: dict[str, Tensor]
+    blocked: set[str] = field(default_factory=set)
+
+    def gradients(self, *, again: bool = False) -> dict[str, Float[Tensor, "..."]]:
+        """The gradient of the metric's mean at each hook point that was named.
+
+        Args:
+            again: keep what is needed for another call.
+
+        Raises:
+            UndefinedPathError: the metric does not depend on some of them.
+        """
+        self.found.clear()
+        torch.autograd.grad(self.value, self.entry, retain_graph=again)
+        return dict(self.found)
+
+
+@contextmanager
+def run_backward(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    names: Sequence[str],
+    metric: Metric,
+    *,
+    edits: Sequence[Hook] = (),
+    may_block: Sequence[str] = (),
+) -> Iterator[Backward]:
+    """A run of `tokens` from which the gradients at `names`, all inside blocks, can be taken inside the `with` block.
+
+    Args:
+        model: of either host.
+        tokens: what is run.
+        names: hook points.
+        metric: a function of logits; its mean is what is differentiated.
+        edits: forward hooks that change the run.
+        may_block: hook points that may be put into `blocked`.
+
+    Raises:
+        UndefinedPathError: the metric gives no gradient.
+    """
+    entry: list[Tensor] = []
+    blocked: set[str] = set()
+    found: dict[str, Tensor] = {}
+
+    def enter(stream: Tensor, hook: HookPoint) -> Tensor:
+        # NOTE: the gradient is taken with respect to this leaf alone, so that no parameter's `.grad` is filled.
+        entry.append(stream.detach().requires_grad_())
+        return entry[0]
+
+    def see(name: str) -> Callable[..., None]:
+        @reads_only
+        def keep(gradient: Tensor, hook: HookPoint) -> None:
+            found[name] = gradient.detach()
+
+        return keep
+
+    def stop(name: str) -> Callable[..., Tensor | None]:
+        @reads_only
+        def block(gradient: Tensor, hook: HookPoint) -> Tensor | None:
+            return torch.zeros_like(gradient) if name in blocked else None
+
+        return block
+
+    backward = [*((name, stop(name)) for name in may_block), *((name, see(name)) for name in names)]
+    with torch.enable_grad(), model.hooks(fwd_hooks=[(ENTRY, enter), *edits], bwd_hooks=backward):
+        value = metric(model(tokens)).mean()
+        if not value.requires_grad:
+            raise UndefinedPathError(
+                "The metric gives no gradient: it detaches the logits, or only counts or compares."
+            )
+        yield Backward(value, entry[0], found, blocked)
+
+
+def gradients(
+    model: Any, tokens: Int[Tensor, "batch pos"], names: Sequence[str], metric: Metric, *, edits: Sequence[Hook] = ()
+) -> dict[str, Float[Tensor, "..."]]:
+    """The gradient of the metric's mean at each of these hook points, all inside blocks; see `run_backward`.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> tokens, name = model.to_tokens("The Eiffel Tower is in"), "blocks.1.hook_attn_out"
+        >>> gradients(model, tokens, [name], lambda logits: logits[0, -1, 7])[name].shape
+        torch.Size([1, 6, 128])
+    """
+    with run_backward(model, tokens, names, metric, edits=edits) as backward:
+        return backward.gradients()

@@ -1,0 +1,140 @@
+"""The run that all cells of a sweep change, and what runs its parts again on rows: one interface for both hosts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.hooks.names import describe, layer_of
+
+# Where a host's way of running again lies; loaded when a model of that kind is swept.
+_HOSTS = {
+    "transformer_lens.models.hooked_transformer.HookedTransformer": "transformer_lens.patching.native_run",
+    "transformer_lens.models.transformer_bridge.TransformerBridge": "transformer_lens.patching.bridge_run",
+}
+_AFTER = ("ln_final.", "unembed.", "hook_unembed")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is run, and which activations are needed of it.
+
+    Attributes:
+        tokens: token ids.
+        attention_mask: 1 for tokens, 0 for padding; None: as the model finds it.
+        hooks: the hook points that cells change, by full name.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    attention_mask: Int[Tensor, "batch pos"] | None
+    hooks: Sequence[str]
+
+    def inputs(self, copies: int = 1) -> dict[str, Any]:
+        """Keyword arguments of a forward pass over so many copies."""
+        mask = self.attention_mask
+        return {} if mask is None else {"attention_mask": mask.repeat(copies, 1)}
+
+
+class PlainRun(ABC):
+    """One run of a batch without changes, and its parts run again on rows: copies of the batch, one for each cell.
+
+    Attributes:
+        model: the model.
+        activations: the activations that cells change, by name.
+        streams: the stream entering each layer, then the one that leaves the last.
+        logits: of all positions.
+        prefix: whether later positions can be run alone, over the keys and values of the earlier ones.
+        obstacle: why no layer can be run again alone; empty: it can.
+    """
+
+    model: Any
+    request: RunRequest
+    activations: Mapping[str, Tensor]
+    streams: Sequence[Float[Tensor, "batch pos d_model"]]
+    logits: Float[Tensor, "batch pos d_vocab"]
+    prefix: bool
+    obstacle: str = ""
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return self.logits.shape[0]
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of the run."""
+        return self.logits.shape[1]
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.streams) - 1
+
+    def active(self) -> AbstractContextManager[Any]:
+        """What must hold while parts are run again."""
+        return nullcontext()
+
+    def can_replay(self, hook: str) -> bool:
+        """Whether rows can be told apart at a hook point."""
+        return True
+
+    def sees_all_positions(self, hook: str) -> bool:
+        """Whether a hook point shows earlier positions too when only later ones are run."""
+        return False
+
+    def embedded(self, copies: int) -> Float[Tensor, "row pos d_model"]:
+        """The stream entering layer 0 for so many copies, with hooks in place."""
+        tokens = self.request.tokens.repeat(copies, 1)
+        stream: Tensor = self.model(tokens, stop_at_layer=0, **self.request.inputs(copies))
+        return stream
+
+    @abstractmethod
+    def layer(
+        self, layer: int, stream: Float[Tensor, "row pos d_model"], first: int
+    ) -> Float[Tensor, "row pos d_model"]:
+        """The stream after a layer, from position `first` on, for rows of which the stream is given from there on."""
+
+    @abstractmethod
+    def read_out(self, stream: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_vocab"]:
+        """The logits of last streams, with hooks in place."""
+
+    @abstractmethod
+    def read_tokens(
+        self, stream: Float[Tensor, "row d_model"], tokens: Int[Tensor, "row token"]
+    ) -> Float[Tensor, "row token"]:
+        """The logits of a few tokens for each last stream; no hook on the unembedding runs."""
+
+
+def run_plain(model: Any, request: RunRequest) -> PlainRun:
+    """The plain run of a model of either host.
+
+    Raises:
+        TypeError: the model is neither a HookedTransformer nor a TransformerBridge.
+    """
+    for kind in type(model).__mro__:
+        module = _HOSTS.get(f"{kind.__module__}.{kind.__qualname__}")
+        if module is not None:
+            run: PlainRun = import_module(module).run(model, request)
+            return run
+    raise TypeError(f"A sweep runs a HookedTransformer or a TransformerBridge; got {type(model).__name__}.")
+
+
+def place_of(hook: str, n_layers: int) -> int:
+    """The layer a hook point lies in: -1 before the blocks, n_layers after them."""
+    layer = layer_of(hook)
+    if layer is not None:
+        return layer
+    return n_layers if hook.startswith(_AFTER) else -1
+
+
+def ends_block(hook: str) -> bool:
+    """Whether a hook point is the stream that leaves a block."""
+    info = describe(hook)
+    return info is not None and info.name.endswith(".hook_resid_post")

@@ -1,0 +1,83 @@
+"""Results of a sweep on disk, so that one that was interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transformer_lens.errors import TransformerLensError
+from transformer_lens.patching.interventions import Cell, Intervention, parts_of
+
+
+class OtherSweepError(TransformerLensError, ValueError):
+    """A file holds the results of another sweep."""
+
+
+def save_results(path: Path, results: Mapping[int, Tensor], print_of: str, plain: Tensor) -> None:
+    """Write the results there are.
+
+    Args:
+        path: the file; replaced as a whole, so that it is never half written.
+        results: metric by cell.
+        print_of: what tells this sweep from others (see `fingerprint`).
+        plain: the metric of the run without changes.
+    """
+    if not results:
+        return
+    numbers = sorted(results)
+    tensors = {
+        "cells": torch.tensor(numbers),
+        "values": torch.stack([results[number].cpu() for number in numbers]),
+        "plain": plain.cpu().contiguous(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f"{path.suffix}.partial")
+    save_file(tensors, partial, metadata={"sweep": print_of})
+    partial.replace(path)
+
+
+def load_results(path: Path, print_of: str, plain: Tensor) -> dict[int, Tensor]:
+    """The results in a file, by cell; none if there is no file.
+
+    Raises:
+        OtherSweepError: the file is of other cells or tokens, or of another model or metric.
+    """
+    if not path.exists():
+        return {}
+    with safe_open(path, "pt", device=str(plain.device)) as file:
+        metadata, cells = file.metadata() or {}, file.get_tensor("cells").tolist()
+        values, saved = file.get_tensor("values"), file.get_tensor("plain")
+    if metadata.get("sweep") != print_of:
+        raise OtherSweepError(f"{path} holds the results of other cells or other tokens; give another file.")
+    if saved.shape != plain.shape or not torch.allclose(saved.to(plain.dtype), plain, rtol=1e-3, atol=1e-3):
+        raise OtherSweepError(
+            f"{path} was written with another model or metric: without changes the metric was "
+            f"{saved.flatten()[:4].tolist()}, and is {plain.flatten()[:4].tolist()} now; give another file."
+        )
+    return dict(zip(cells, values, strict=True))
+
+
+def fingerprint(tokens: Tensor, cells: Sequence[Cell]) -> str:
+    """A hash of the tokens and of what each cell changes (of values only their kind)."""
+    digest = hashlib.sha256(json.dumps(tokens.tolist()).encode())
+    for cell in cells:
+        for part in parts_of(cell):
+            if isinstance(part, Intervention):
+                value = part.value if isinstance(part.value, str | int | float) else type(part.value).__name__
+                what = [part.hook, str(value), *(_plain(x) for x in (part.pos, part.head, part.neuron))]
+            else:
+                what = [part[0], "a function"]
+            digest.update(json.dumps(what).encode())
+        digest.update(b";")
+    return digest.hexdigest()
+
+
+def _plain(index: int | Sequence[int] | str | None) -> int | list[int] | str | None:
+    return index if index is None or isinstance(index, int | str) else [int(i) for i in index]

@@ -1,0 +1,61 @@
+"""BOS over bare tokenizers."""
+
+import pytest
+import torch
+
+from transformer_lens import HookedTransformer, demo
+from transformer_lens.demo.folder import bos_id
+from transformer_lens.text import SpecialTokenError
+from transformer_lens.text.bos import (
+    get_attention_mask,
+    get_input_with_manually_prepended_bos,
+    get_tokenizer_with_bos,
+    get_tokens_with_bos_removed,
+)
+from transformer_lens.text.defaults import LocallyOverridenDefaults
+
+BOS = bos_id()
+CAT, DOG = demo.tokenizer()(" cat dog").input_ids
+
+
+def test_a_tokenizer_with_bos_is_a_copy_that_adds_it_once():
+    own = demo.tokenizer()
+    other = get_tokenizer_with_bos(own)
+    assert own(" cat").input_ids == [CAT]
+    assert other([" cat", " cat dog"]).input_ids == [[BOS, CAT], [BOS, CAT, DOG]]
+    assert other(" cat", add_special_tokens=False).input_ids == [CAT]
+    assert get_tokenizer_with_bos(other) is other
+
+
+def test_a_tokenizer_without_bos_token_is_refused():
+    own = demo.tokenizer()
+    own.bos_token = None
+    with pytest.raises(SpecialTokenError, match=r"Set tokenizer.bos_token"):
+        get_tokenizer_with_bos(own)
+    with pytest.raises(SpecialTokenError, match="declares none"):
+        get_input_with_manually_prepended_bos(None, "cat")
+    assert get_input_with_manually_prepended_bos("<s>", "cat") == "<s>cat"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_bos_goes_and_padding_stays(side):
+    rows = [[BOS, BOS, CAT], [BOS, CAT, DOG]] if side == "left" else [[BOS, CAT, BOS], [BOS, CAT, DOG]]
+    tokens = torch.tensor(rows)
+    removed = get_tokens_with_bos_removed(demo.tokenizer(), tokens, padding_side=side)
+    assert removed.tolist() == ([[BOS, CAT], [CAT, DOG]] if side == "left" else [[CAT, BOS], [CAT, DOG]])
+    mask = get_attention_mask(demo.tokenizer(), tokens, True, padding_side=side)
+    assert mask.tolist() == ([[0, 1, 1], [1, 1, 1]] if side == "left" else [[1, 1, 0], [1, 1, 1]])
+
+
+def test_defaults_are_overridden_for_a_while():
+    model = HookedTransformer.from_pretrained("demo")
+    texts = [" cat", " cat dog"]
+    before = model.to_tokens(texts)
+    with LocallyOverridenDefaults(model, prepend_bos=False, padding_side="left"):
+        assert model.to_tokens(texts).tolist() == [[BOS, CAT], [CAT, DOG]]
+    assert torch.equal(model.to_tokens(texts), before)
+    with pytest.raises(RuntimeError, match="on the way"), LocallyOverridenDefaults(model, prepend_bos=False):
+        raise RuntimeError("on the way")
+    assert torch.equal(model.to_tokens(texts), before)
+    with pytest.raises(ValueError, match="padding cannot be overridden for a while; known: prepend_bos"):
+        LocallyOverridenDefaults(model, padding="left")
