@@ -49,7 +49,18 @@ _EXPORTS = {
     "TransformerLensKeyValueCache": _KV,
     "TransformerLensKeyValueCacheEntry": _KV,
 }
-_MODULES = ("circuits", "components", "demo", "evals", "hook_points", "patching", "utils", "utilities", "viz")
+_MODULES = (
+    "circuits",
+    "components",
+    "demo",
+    "evals",
+    "hook_points",
+    "patching",
+    "steering",
+    "utils",
+    "utilities",
+    "viz",
+)
 
 _legacy.install(__name__)
 
