@@ -45,7 +45,7 @@ def test_finds_the_planted_subspace(planted):
     true = torch.linalg.svd(differences, full_matrices=False).Vh[:2]
     cosines = torch.linalg.svdvals(found.basis @ true.T)  # of the angles between the two subspaces
     assert cosines.min() > 0.97
-    assert found.losses[-1] < found.losses[0] / 10
+    assert found.losses[-1] < found.losses[0] / 3
     assert interchange_accuracy(model, pairs_of_tokens(), STREAM, true) == 1.0
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert model.edits == ()
