@@ -18,5 +18,7 @@ PARTS = (
     "evals",
     "training",
     "steering",
+    "lenses",
+    "probing",
 )
 install_import_hook([f"transformer_lens.{part}" for part in PARTS], "annotations.checked")

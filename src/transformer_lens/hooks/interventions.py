@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transformer_lens.hooks.names import describe
 
-Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | Literal["zero", "mean", "resample"]
+Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
 NAMED_VALUES = ("zero", "mean", "resample")
 
 

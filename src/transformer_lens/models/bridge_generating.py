@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -21,11 +22,18 @@ class BridgeGenerating(Generating):
     host: WrappedHost
 
     @torch.no_grad()
-    def hf_generate(self, input: str | list[str] | Tensor, **generation_kwargs: Any) -> Any:
+    def hf_generate(
+        self,
+        input: str | list[str] | Tensor,
+        *,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        **generation_kwargs: Any,
+    ) -> Any:
         """What the transformers model's own generate returns, with its own defaults; hooks run at every step.
 
         Args:
-            input: a text, texts (padded on the left), or token ids.
+            input: a text, texts (padded on the left), token ids, or embeddings.
+            attention_mask: for ids and embeddings, where they do not show the padding.
             generation_kwargs: arguments of transformers' generate.
 
         Returns:
@@ -37,12 +45,14 @@ class BridgeGenerating(Generating):
             >>> bridge.hf_generate("The Eiffel Tower is in", max_new_tokens=1)
             'The Eiffel Tower is in Paris'
         """
-        tokens, _, mask = self._to_continue(input, USE_DEFAULT_VALUE, None)
-        mask = torch.ones_like(tokens) if mask is None and tokens is not None else mask
-        given = input if tokens is None else tokens
-        assert isinstance(given, Tensor)
+        tokens, embeddings, mask = self._to_continue(input, USE_DEFAULT_VALUE, None, attention_mask)
+        given = embeddings if tokens is None else tokens
+        assert given is not None
+        if mask is None:
+            mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
+        name = "inputs_embeds" if tokens is None else "inputs"
         with prompted(self, given.shape[1]), self.host.wired():
-            output = self.host.model.generate(inputs=tokens, attention_mask=mask, **generation_kwargs)
+            output = self.host.model.generate(**{name: given}, attention_mask=mask, **generation_kwargs)
         return output if isinstance(input, Tensor) or not isinstance(output, Tensor) else self._texts(output, input)
 
     def _texts(self, output: Tensor, input: str | list[str]) -> str | list[str]:

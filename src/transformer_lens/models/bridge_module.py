@@ -46,10 +46,7 @@ class BridgeModule(HookedRootModule):
     @property
     def device(self) -> torch.device:
         """Where the first parameter is that is loaded."""
-        return next(
-            (parameter.device for parameter in self.host.model.parameters() if not parameter.is_meta),
-            torch.device("cpu"),  # all are fetched when they are needed, and inputs are moved where they must be
-        )
+        return self.host.device
 
     @property
     def n_params_total(self) -> int:

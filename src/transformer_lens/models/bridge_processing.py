@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.models.loading import QUIETLY_LEFT_OUT
-from transformer_lens.specs import Part, Weight
+from transformer_lens.specs import Part, UnsupportedModelError, Weight
 from transformer_lens.weights.canonical import Plan, canonical_state, hf_state
 from transformer_lens.weights.checkpoints import InMemory
 from transformer_lens.weights.processing import process, refusals
 from transformer_lens.weights.processing.process import ProcessingWarning
 from transformer_lens.weights.processing.projection import project_out_of_writing, refuse_norms_after
-from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.anatomy import SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.stored import refuse_unplain
 from transformer_lens.wrapped.views import View
@@ -119,6 +119,11 @@ class BridgeProcessing(HookedRootModule):
     def _canonical(self, what: str) -> tuple[Plan, State]:
         """How the weights lie in the transformers model, and the weights by canonical names."""
         anatomy, model = self.host.anatomy, self.host.model
+        if not isinstance(anatomy, SpecAnatomy):
+            raise UnsupportedModelError(
+                f"{what} rewrites weights, for which a {type(model).__name__} needs a spec (docs/add-a-family.md). "
+                "Hooks work without one: model.edit(...)."
+            )
         places = [
             rule.hf.format(layer=layer, expert=0).rpartition(".")
             for rule in anatomy.rules.values()
@@ -130,9 +135,9 @@ class BridgeProcessing(HookedRootModule):
 
     def _go_over_to(self, plan: Plan, before: State, after: State) -> None:
         """Go over to a module tree that holds `after`, sharing the memory of what did not change."""
-        anatomy, model = self.host.anatomy, self.host.model
+        model = self.host.model
         added = _bias_rules(plan, after, before)
-        spec = replace(anatomy.spec, weights=(*anatomy.spec.weights, *added))
+        spec = replace(plan.spec, weights=(*plan.spec.weights, *added))
         changed = tuple(rule for rule in spec.weights_for(plan.config) if _changes(plan, rule, before, after))
         tensors, _ = hf_state(replace(plan, spec=replace(spec, weights=changed), tied=False), after)
         own = _own_tree(model)
@@ -143,9 +148,9 @@ class BridgeProcessing(HookedRootModule):
             own.get_submodule(path).__setattr__(leaf, nn.Parameter(tensor.to(like), requires_grad=like.requires_grad))
         own.config.tie_word_embeddings = False
         self.cfg.tie_word_embeddings = False
-        self._move_to(own, Anatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
+        self._move_to(own, SpecAnatomy(spec, plan.config, self.cfg, plan.sizes))
 
-    def _move_to(self, model: Any, anatomy: Anatomy) -> None:
+    def _move_to(self, model: Any, anatomy: SpecAnatomy) -> None:
         """Look at this module tree from now on; hook points and their hooks stay."""
         self.host.model, self.host.anatomy = model, anatomy
         self.host.weights.model, self.host.weights.anatomy = model, anatomy
@@ -197,7 +202,8 @@ def _bias_rules(plan: Plan, after: State, before: Mapping[str, Tensor]) -> list[
     return rules
 
 
-_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_out": "b_out", "W_U": "b_U"}
+_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_gate": "b_gate",
+         "W_out": "b_out", "W_U": "b_U"}  # fmt: skip
 
 
 def _bias_beside(rule: Weight) -> Weight | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from transformer_lens import generation
@@ -39,6 +40,7 @@ class Generating:
         *,
         stop_strings: str | list[str] | None = None,
         output_logits: bool = False,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
         **generation_kwargs: Any,
     ) -> Any:
         """The input continued, by transformers' generate; hooks on the model run at every step.
@@ -57,6 +59,7 @@ class Generating:
             verbose: show a progress bar.
             stop_strings: texts that end a row.
             output_logits: return transformers' output object (sequences, logits) instead.
+            attention_mask: for ids or embeddings: 1 for tokens, 0 for padding (on the left), where ids do not show it.
             generation_kwargs: any other setting of transformers' generate (repetition_penalty, num_beams, …).
 
         Returns:
@@ -73,7 +76,7 @@ class Generating:
             'The Eiffel Tower is in Paris'
         """
         wanted = _return_type(return_type, input)
-        tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side)
+        tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side, attention_mask)
         options = generation.GenerationOptions(
             max_new_tokens=max_new_tokens,
             eos_token_ids=self._end_tokens(stop_at_eos, eos_token_id),
@@ -148,11 +151,15 @@ class Generating:
         return self._text_pieces(pieces) if wanted == "str" else pieces
 
     def _to_continue(
-        self, input: str | list[str] | Tensor, prepend_bos: bool | None, padding_side: PaddingSide | None
+        self,
+        input: str | list[str] | Tensor,
+        prepend_bos: bool | None,
+        padding_side: PaddingSide | None,
+        attention_mask: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         if isinstance(input, list) and padding_side is None:
             padding_side = "left"
-        tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, None)
+        tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
         if mask is not None and not bool(mask[:, -1].all()):
             raise ValueError('Text is continued at its end, so padding must be on the left: padding_side="left".')
         return tokens, embeddings, mask

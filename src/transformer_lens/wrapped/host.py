@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -79,11 +80,18 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with self.eager(any(slot.site.needs_eager for slot in live)):
+            with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
         finally:
             self._wiring = outer
             wiring.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is that is loaded; the CPU if none is."""
+        # What is not loaded is fetched when it is needed, and inputs are moved where they must be.
+        loaded = (parameter.device for parameter in self.model.parameters() if not parameter.is_meta)
+        return next(loaded, torch.device("cpu"))
 
     def _note_place(self, inputs: dict[str, Any]) -> None:
         past = inputs.get("past_key_values")
@@ -114,8 +122,8 @@ class WrappedHost:
     def path_of_layer(self, layer: int) -> str:
         """The module that the stream enters after `layer` layers: a block, or what comes after the last."""
         if layer < self.anatomy.cfg.n_layers:
-            return self.anatomy.block.format(layer=layer)
-        return str(self.anatomy.path("ln_final") or self.anatomy.path("unembed.W_U"))
+            return self.anatomy.path_of_block(layer)
+        return self.anatomy.path_after_blocks
 
     def has_module(self, path: str) -> bool:
         """Whether the model has a module at this path now."""
@@ -144,7 +152,7 @@ class WrappedHost:
     @contextmanager
     def skipping(self, count: int) -> Iterator[None]:
         """While this lasts, the first `count` blocks pass their input on and compute nothing."""
-        blocks = [self.model.get_submodule(self.anatomy.block.format(layer=layer)) for layer in range(count)]
+        blocks = [self.model.get_submodule(self.anatomy.path_of_block(layer)) for layer in range(count)]
         extra = self._extra_outputs() if count else None
 
         def pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -166,16 +174,26 @@ class WrappedHost:
         """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
         if self._extra:
             return self._extra[0]
-        block = self.model.get_submodule(self.anatomy.block.format(layer=0))
+        block = self.model.get_submodule(self.anatomy.path_of_block(0))
 
         def see(module: nn.Module, args: Any, output: Any) -> None:
             self._extra.append(len(output) - 1 if isinstance(output, tuple) else None)
 
         handle = block.register_forward_hook(see)
         try:
-            with torch.no_grad():
-                token = torch.zeros(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+            with torch.no_grad(), _uncompiled(True):
+                token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
                 self.model(token, use_cache=False)
         finally:
             handle.remove()
         return self._extra[0]
+
+
+@contextmanager
+def _uncompiled(wanted: bool) -> Iterator[None]:
+    # NOTE: torch.compile does not see hooks that come after it, so passes with hooks run as the model is written.
+    if not wanted or "torch._dynamo" not in sys.modules:
+        yield
+    else:
+        with torch.compiler.set_stance("force_eager"):
+            yield

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from transformer_lens.wrapped.tensors import main_input, main_output, with_input, with_output
+
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
 ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
@@ -30,13 +32,14 @@ class Wiring:
     Attributes:
         inputs: what entered the modules that `remember` was called for, by path.
         shared: what sites that work together keep here, by path.
+        handles: the torch hooks.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.inputs: dict[str, Tensor] = {}
         self.shared: dict[Any, Any] = {}
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
         self._modes: list[TorchFunctionMode] = []
 
     def module(self, path: str) -> nn.Module:
@@ -47,14 +50,13 @@ class Wiring:
         """Let `change` see, and return, the first input of a module."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            name = None if args else next(iter(kwargs))
-            given = args[0] if name is None else kwargs[name]
-            new = change(given)
-            if new is given:
+            given = main_input(args, kwargs)
+            if given is None:
                 return None
-            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
+            new = change(given)
+            return None if new is given else with_input(args, kwargs, new)
 
-        self._handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
+        self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
     def after(self, path: str, change: Change | ChangeKnowing, knows_input: bool = False) -> None:
         """Let `change` see, and return, the output of a module (the first, if there are several).
@@ -66,15 +68,13 @@ class Wiring:
         """
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            several = isinstance(output, tuple)
-            given = output[0] if several else output
-            known = [args[0] if args else next(iter(kwargs.values()))] if knows_input else []
-            new = change(given, *known)
-            if new is given:
+            given = main_output(output)
+            if given is None:
                 return None
-            return (new, *output[1:]) if several else new
+            new = change(given, *([main_input(args, kwargs)] if knows_input else []))
+            return None if new is given else with_output(output, new)
 
-        self._handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
+        self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 
     def remember(self, path: str) -> None:
         """Keep what enters a module, changed by all that was wired before, in `inputs`."""
@@ -94,7 +94,7 @@ class Wiring:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             see(kwargs)
 
-        self._handles.append(self.model.register_forward_pre_hook(hook, with_kwargs=True))
+        self.handles.append(self.model.register_forward_pre_hook(hook, with_kwargs=True))
 
     def stop_before(self, path: str) -> None:
         """End the pass where this module would be called."""
@@ -123,17 +123,17 @@ class Wiring:
                 entered.pop()
                 self._modes.pop().__exit__(None, None, None)
 
-        self._handles.append(module.register_forward_pre_hook(enter))
-        self._handles.append(module.register_forward_hook(done))
-        self._handles.append(module.register_forward_hook(leave, always_call=True))
+        self.handles.append(module.register_forward_pre_hook(enter))
+        self.handles.append(module.register_forward_hook(done))
+        self.handles.append(module.register_forward_hook(leave, always_call=True))
 
     def close(self) -> None:
         """Take everything away again."""
         while self._modes:
             self._modes.pop().__exit__(None, None, None)
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles.clear()
+        self.handles.clear()
 
 
 def keep_value(old: Tensor, new: Tensor) -> Tensor:
