@@ -88,6 +88,14 @@ class Wiring:
 
         self.before(path, keep)
 
+    def at_start(self, see: Callable[[dict[str, Any]], None]) -> None:
+        """Let `see` look at the keyword arguments of each pass before it begins."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(kwargs)
+
+        self.handles.append(self.model.register_forward_pre_hook(hook, with_kwargs=True))
+
     def stop_before(self, path: str) -> None:
         """End the pass where this module would be called."""
 
