@@ -208,7 +208,7 @@ def _cfg(
         attn_only=not any(layer.places.mlp for layer in layers),
         use_hook_tokens=True,
         init_weights=False,
-        tie_word_embeddings=bool(model.config.get_text_config(decoder=True).tie_word_embeddings),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         architecture=type(model).__name__,
         original_architecture=type(model).__name__,
         device=str(weight.device),

@@ -63,7 +63,7 @@ def attention_of(core_call: Call, scope: list[Call], prefix: str, key_heads: int
     after = [call for call in scope if call.index >= core.at and is_linear(call)]
     reads, heads, kv = _reads(core, before, key_heads, found, prefix)
     taken = {"q", "k", "v", "o", "q_norm", "k_norm", *(read.path for read in reads.values())}
-    norms = _norms(scope, prefix, found, taken)
+    norms = _norms(core_call, scope, prefix, found)
     z = _output(core, after, found, prefix, heads)
     inner = _inner(core, rotates)
     done = {read.path for read in reads.values()} | {norm.path for norm in norms.values()}
@@ -213,10 +213,10 @@ def _layouts(size: int, width: int, heads: int, kv: int) -> list[dict[str, Colum
     return found
 
 
-def _norms(scope: list[Call], prefix: str, found: Found, taken: set[str]) -> dict[str, NormPlace]:
+def _norms(core: Call, scope: list[Call], prefix: str, found: Found) -> dict[str, NormPlace]:
     norms = {}
     for call in scope:
-        if not is_norm(call):
+        if not is_norm(call) or call.path.rpartition(".")[0] != core.path:
             continue
         for x, word in (("q", "query"), ("k", "key")):
             if call.leaf.lower() in (f"{x}_norm", f"{x}_layernorm", f"{word}_norm", f"{word}_layernorm",
