@@ -44,6 +44,7 @@ class WrappedHost:
         self.slots: list[Slot] = []
         self._wiring: Wiring | None = None
         self._extra: list[int | None] = []
+        self._configs: tuple[PreTrainedModel | None, dict[int, Any]] = None, {}
 
     @contextmanager
     def wired(
@@ -72,7 +73,7 @@ class WrappedHost:
                 wiring.stop_before(stop_before)
             for slot in live:
                 occupant = slot.occupant
-                if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
+                if occupant is not None and wiring.has(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
             with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
@@ -114,21 +115,13 @@ class WrappedHost:
             return self.anatomy.block.format(layer=layer)
         return str(self.anatomy.path("ln_final") or self.anatomy.path("unembed.W_U"))
 
-    def has_module(self, path: str) -> bool:
-        """Whether the model has a module at this path now."""
-        module: Any = self.model
-        for name in path.split("."):
-            module = module._modules.get(name)
-            if module is None:
-                return False
-        return True
-
     @contextmanager
     def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
-        configs = (
-            {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
-        )
+        if wanted and self._configs[0] is not self.model:
+            own = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)}
+            self._configs = self.model, own
+        configs = self._configs[1] if wanted else {}
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:
             for config in configs.values():

@@ -53,10 +53,15 @@ class NormPart(Site):
         x = in_rows(x, wiring.inputs.get(self.block))
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
         if self.centers:
-            wide = wide - wide.mean(-1, keepdim=True)
-        scale = new_scale = (wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+            square, mean = torch.var_mean(wide, -1, correction=0, keepdim=True)
+            wide = wide - mean
+        else:
+            square = wide.pow(2).mean(-1, keepdim=True)
+        scale = new_scale = square.add_(self.eps).sqrt_() if not square.requires_grad else (square + self.eps).sqrt()
         if "scale" in occupants:
             new_scale = occupants["scale"](scale)
+        if new_scale is scale and "normalized" not in occupants:
+            return output
         normalized = new_normalized = (wide / new_scale).to(x.dtype)
         if "normalized" in occupants:
             new_normalized = occupants["normalized"](normalized)

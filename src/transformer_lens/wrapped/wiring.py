@@ -39,18 +39,46 @@ class Wiring:
         self.shared: dict[Any, Any] = {}
         self.handles: list[Any] = []
         self._modes: list[TorchFunctionMode] = []
+        self._modules: dict[str, nn.Module | None] = {}
+        self._before: dict[str, list[Change]] = {}
+        self._after: dict[str, list[tuple[Any, bool]]] = {}
 
     def module(self, path: str) -> nn.Module:
-        """The module at a path."""
-        return self.model.get_submodule(path)
+        """The module at a path.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        module = self._found(path)
+        if module is None:
+            raise AttributeError(f"{type(self.model).__name__} has no module {path}.")
+        return module
+
+    def has(self, path: str) -> bool:
+        """Whether the model has a module at this path now."""
+        return self._found(path) is not None
+
+    def _found(self, path: str) -> nn.Module | None:
+        if path not in self._modules:
+            # NOTE: get_submodule does the same at five times the cost, and a pass asks for hundreds.
+            module: nn.Module | None = self.model
+            for name in path.split("."):
+                module = None if module is None else module._modules.get(name)
+            self._modules[path] = module
+        return self._modules[path]
 
     def before(self, path: str, change: Change) -> None:
         """Let `change` see, and return, the first input of a module."""
+        changes = self._before.setdefault(path, [])
+        changes.append(change)
+        if len(changes) > 1:  # one torch hook for all that happens at one place
+            return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             name = None if args else next(iter(kwargs))
-            given = args[0] if name is None else kwargs[name]
-            new = change(given)
+            given = new = args[0] if name is None else kwargs[name]
+            for seen in changes:
+                new = seen(new)
             if new is given:
                 return None
             return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
@@ -65,12 +93,17 @@ class Wiring:
             change: called with the output, and the module's first input if `knows_input`.
             knows_input: see there.
         """
+        changes = self._after.setdefault(path, [])
+        changes.append((change, knows_input))
+        if len(changes) > 1:
+            return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             several = isinstance(output, tuple)
-            given = output[0] if several else output
-            known = [args[0] if args else next(iter(kwargs.values()))] if knows_input else []
-            new = change(given, *known)
+            given = new = output[0] if several else output
+            for seen, knows in changes:
+                known = [args[0] if args else next(iter(kwargs.values()))] if knows else []
+                new = seen(new, *known)
             if new is given:
                 return None
             return (new, *output[1:]) if several else new
@@ -108,16 +141,14 @@ class Wiring:
             self._modes.append(mode)
             entered.append(mode)
 
-        def done(module: nn.Module, args: Any, output: Any) -> None:
-            check(entered[-1])
-
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if entered:
-                entered.pop()
+                mode = entered.pop()
                 self._modes.pop().__exit__(None, None, None)
+                if output is not None:  # else the module raised
+                    check(mode)
 
         self.handles.append(module.register_forward_pre_hook(enter))
-        self.handles.append(module.register_forward_hook(done))
         self.handles.append(module.register_forward_hook(leave, always_call=True))
 
     def close(self) -> None:
