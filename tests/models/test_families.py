@@ -13,7 +13,7 @@ from transformer_lens.weights.processing.process import ProcessingWarning
 
 TOKENS = families.tokens()
 # These take positions from a mask only if they are told to.
-NEED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode")
+NEED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "biogpt")
 
 
 @pytest.fixture(scope="module", params=families.ROWS)

@@ -1,6 +1,8 @@
 """A sweep gives the numbers of one run for each cell, whatever the architecture."""
 
+import itertools
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from transformer_lens import HookedTransformer
-from transformer_lens.patching import Intervention, LogitDifference, plan, sweep
+from transformer_lens import HookedTransformer, TransformerBridge
+from transformer_lens.patching import Intervention, LogitDifference, SlowSweepWarning, Sweep, plan, sweep
+from transformer_lens.patching.saved import OtherSweepError
 
 TOY_FOLDER = Path(__file__).parents[1] / "golden" / "toy"
 NAMES = sorted(path.stem for path in TOY_FOLDER.glob("*.json"))
@@ -21,6 +24,13 @@ def toy(name):
     model = HookedTransformer(json.loads((TOY_FOLDER / f"{name}.json").read_text())["handmade"])
     model.load_state_dict(load_file(TOY_FOLDER / f"{name}.weights.safetensors"))
     return model
+
+
+@cache
+def demo(host):
+    if host == "bridge":
+        return TransformerBridge.boot_transformers("demo", device="cpu")
+    return HookedTransformer.from_pretrained("demo")
 
 
 def tokens():
@@ -111,18 +121,210 @@ def test_prompts_that_differ_late_start_late():
 @pytest.mark.parametrize(
     ("intervention", "message"),
     [
-        (Intervention("hook_embed", "zero"), "hook_embed is outside"),
         (Intervention("blocks.0.hook_resid_pre", "zero", head=1), "cannot be indexed by head"),
         (Intervention("blocks.0.hook_resid_pre", "zero", pos=9), "Position 9 is outside the 9 positions"),
         (Intervention("blocks.0.attn.hook_z", "zero", pos=[0, 2], head=[0, 3]), "can be scattered"),
-        (Intervention("blocks.0.hook_resid_pre", "mean"), "A value is"),
+        (Intervention("blocks.0.mlp.hook_expert_weights", "zero"), "Give the cell as a pair"),
+        (Intervention("blocks.0.hook_resid_pre", "resample"), "this run has one row alone"),
     ],
 )
 def test_what_cannot_be_swept_says_so(intervention, message):
+    model = toy("15_RMS_moe_gated" if "expert" in intervention.hook else "05_LN_relu_standard")
     with pytest.raises(ValueError, match=message):
-        sweep(toy("05_LN_relu_standard"), tokens(), [intervention], LogitDifference(1))
+        sweep(model, tokens()[:1], [intervention], LogitDifference(1))
 
 
-def test_bidirectional_attention_is_refused():
-    with pytest.raises(ValueError, match="causal"):
-        sweep(toy("09_LN_gelu_bidirectional"), tokens(), [], LogitDifference(1))
+def test_a_value_that_is_none_says_which_there_are():
+    with pytest.raises(ValueError, match="one of zero, mean, resample, a number, a tensor, a cache or a function"):
+        Intervention("blocks.0.hook_resid_pre", "average")
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="a HookedTransformer or a TransformerBridge; got Linear"):
+        sweep(torch.nn.Linear(2, 2), tokens(), [], LogitDifference(1))
+
+
+def test_attention_that_looks_both_ways_runs_on_all_positions():
+    model, ids = toy("09_LN_gelu_bidirectional"), tokens()
+    _, cache = model.run_with_cache(ids.roll(1, 1))
+    cells = [Intervention(f"blocks.{layer}.attn.hook_z", cache, pos=pos) for layer in range(2) for pos in (3, 8)]
+    found = plan(model, ids, cells)
+    assert list(found.groups) == [0]
+    assert found.layer_runs == 2
+    metric = LogitDifference(1, 2, pos=0)
+    torch.testing.assert_close(sweep(model, ids, cells, metric), loop(model, ids, cells, metric), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+def test_what_cannot_be_planned_runs_in_a_loop_with_one_warning(host):
+    model = demo(host)
+    ids = model.to_tokens("The Eiffel Tower is in")
+    halve = lambda z, hook: z * 0.5  # noqa: E731
+    planned = Intervention("blocks.1.hook_mlp_out", "zero")
+    cells = [("blocks.0.attn.hook_z", halve), planned, [planned, ("blocks.3.attn.hook_z", halve)]]
+    metric = LogitDifference(5, 6)
+    with pytest.warns(SlowSweepWarning, match="2 of 3 cells: a function of your own at a hook") as warned:
+        found = sweep(model, ids, cells, metric)
+    assert len(warned) == 1
+    drop = lambda mlp_out, hook: mlp_out * 0  # noqa: E731
+    hooks = [[(cells[0][0], halve)], [(planned.hook, drop)], [(planned.hook, drop), ("blocks.3.attn.hook_z", halve)]]
+    expected = [metric(model.run_with_hooks(ids, fwd_hooks=own)) for own in hooks]
+    torch.testing.assert_close(found, torch.stack(expected), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+def test_hooks_that_are_there_already_count(host):
+    model = demo(host)
+    ids = model.to_tokens("The Eiffel Tower is in")
+    cells = [Intervention("blocks.1.hook_mlp_out", "zero", pos=-1)]
+
+    def steer(stream, hook):
+        stream[:, 2] += 1.0  # a position that a later part of the run has not
+        return stream
+
+    metric = LogitDifference(5, 6)
+    with model.hooks([("blocks.0.hook_resid_post", steer)]):
+        with pytest.warns(SlowSweepWarning, match="hooks of its own, at blocks.0"):
+            found = sweep(model, ids, cells, metric)
+        expected = loop(model, ids, cells, metric)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_wrapped_model_whose_layers_are_no_function_of_their_arguments(monkeypatch):
+    """Its layers cannot be trusted alone: what they say depends on how often they were called."""
+    model = TransformerBridge.boot_transformers("demo", device="cpu")
+    block = model.original_model.transformer.h[2]
+    counted = itertools.count()
+    run = type(block).forward
+    drifting = lambda x, *args, **kwargs: run(block, x, *args, **kwargs) + 0.1 * next(counted)  # noqa: E731
+    monkeypatch.setattr(block, "forward", drifting)
+    cells = [Intervention("blocks.1.hook_mlp_out", "zero", pos=-1)]
+    ids = model.to_tokens("The Eiffel Tower is in")
+    with pytest.warns(SlowSweepWarning, match="layers of GPT2LMHeadModel cannot be run again alone"):
+        sweep(model, ids, cells, LogitDifference(5, 6))
+
+
+def test_one_position_alone_is_run_without_prefix():
+    model = demo("bridge")
+    ids = model.to_tokens("The")[:, :1]
+    cells = [Intervention(f"blocks.{layer}.hook_mlp_out", "zero") for layer in range(4)]
+    metric = LogitDifference(5, 6)
+    torch.testing.assert_close(sweep(model, ids, cells, metric), loop(model, ids, cells, metric), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+def test_rows_are_cut_to_the_memory_there_is(host):
+    model = demo(host)
+    ids = model.to_tokens("The Eiffel Tower is in")
+    cells = [Intervention(f"blocks.{layer}.attn.hook_z", "zero", head=head) for layer in range(4) for head in range(4)]
+    metric = LogitDifference(5, 6)
+    roomy = plan(model, ids, cells)
+    budget = 3 * roomy.costs.bytes_of_a_cell(0)
+    tight = plan(model, ids, cells, memory=budget)
+    assert len(roomy.waves()) == 1
+    assert [len(wave.members) for wave in tight.waves()] == [3, 3, 3, 3, 3, 1]
+    assert tight.memory <= budget < roomy.memory
+    assert "of 0 allowed" in plan(model, ids, cells, memory=1).describe()
+    for options in ({"memory": budget}, {"max_rows": 5}, {"memory": 1}):
+        found = sweep(model, ids, cells, metric, **options)
+        torch.testing.assert_close(found, sweep(model, ids, cells, metric), atol=2e-4, rtol=1e-4)
+
+
+def test_the_plan_counts_operations():
+    model = demo("native")
+    ids = model.to_tokens("The Eiffel Tower is in")
+    late = [Intervention("blocks.3.hook_mlp_out", "zero", pos=-1)] * 10
+    found = plan(model, ids, late, LogitDifference(5, 6))
+    assert found.loop_flops / found.flops > 4  # one plain run and ten tails, instead of ten runs
+    assert f"({found.loop_flops / found.flops:.1f} x)" in found.describe()
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+def test_hooks_outside_the_blocks_are_planned(host):
+    model = demo(host)
+    ids = model.to_tokens(["The Eiffel Tower is in", "The Colosseum is in the"])
+    _, cache = model.run_with_cache(ids.roll(1, 0))
+    hooks = ["hook_embed", "ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
+    cells = [Intervention(hook, cache, pos=pos) for hook in hooks for pos in (2, -1)]
+    cells.append([Intervention("hook_embed", 0.1, pos=1), Intervention("ln_final.hook_normalized", "zero", neuron=3)])
+    for metric in (LogitDifference(5, 6), lambda logits: logits[:, -2:].mean((1, 2))):
+        found, expected = sweep(model, ids, cells, metric), loop(model, ids, cells, metric)
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_position_embeddings_are_planned_where_rows_have_their_own():
+    ids = demo("native").to_tokens("The Eiffel Tower is in")
+    cells, metric = [Intervention("hook_pos_embed", "zero", pos=2)], LogitDifference(5, 6)
+    native = sweep(demo("native"), ids, cells, metric)
+    with pytest.warns(SlowSweepWarning, match="rows cannot be told apart at hook_pos_embed"):
+        wrapped = sweep(demo("bridge"), ids, cells, metric)
+    torch.testing.assert_close(native, loop(demo("native"), ids, cells, metric), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(wrapped, loop(demo("bridge"), ids, cells, metric), atol=2e-4, rtol=1e-4)
+
+
+def test_no_cells():
+    assert sweep(demo("native"), torch.tensor([[1, 2]]), [], LogitDifference(1)).shape == (0,)
+
+
+class Stop:
+    """A metric that is interrupted at its n-th call."""
+
+    def __init__(self, calls):
+        self.left, self.seen = calls, 0
+
+    def __call__(self, logits):
+        self.seen += 1
+        if self.seen == self.left:
+            raise KeyboardInterrupt
+        return logits[:, -1, 5] - logits[:, -1, 6]
+
+
+CELLS = [Intervention(f"blocks.{layer}.attn.hook_z", "zero", head=head) for layer in range(4) for head in range(4)]
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+def test_an_interrupted_sweep_goes_on(host):
+    model = demo(host)
+    ids = model.to_tokens("The Eiffel Tower is in")
+    metric = Stop(8)  # the plain run is measured first
+    study = Sweep(model, ids, CELLS, metric, max_rows=4)
+    with pytest.raises(KeyboardInterrupt):
+        study.run()
+    assert len(study.results) == 6
+    found = study.run()
+    assert metric.seen < 8 + 16  # waves that were done are not run again
+    torch.testing.assert_close(found, sweep(model, ids, CELLS, LogitDifference(5, 6)), atol=2e-4, rtol=1e-4)
+
+
+def test_an_interrupted_sweep_goes_on_in_another_process(tmp_path):
+    model = demo("native")
+    ids, file = model.to_tokens("The Eiffel Tower is in"), tmp_path / "runs" / "heads.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, ids, CELLS, Stop(8), max_rows=4, resume=file)
+    metric = Stop(99)
+    found = sweep(model, ids, CELLS, metric, max_rows=4, resume=file)
+    assert metric.seen == 1 + 12  # the plain run, and three of four waves: the second was half done
+    torch.testing.assert_close(found, sweep(model, ids, CELLS, LogitDifference(5, 6)), atol=2e-4, rtol=1e-4)
+    again = Stop(99)
+    assert torch.equal(sweep(model, ids, CELLS, again, resume=file), found)
+    assert again.seen == 1
+
+
+def test_a_file_of_another_sweep_is_refused(tmp_path):
+    model, file = demo("native"), tmp_path / "heads.safetensors"
+    ids = model.to_tokens("The Eiffel Tower is in")
+    sweep(model, ids, CELLS, LogitDifference(5, 6), resume=file)
+    with pytest.raises(OtherSweepError, match="other cells or other tokens"):
+        sweep(model, ids, CELLS[:3], LogitDifference(5, 6), resume=file)
+    with pytest.raises(OtherSweepError, match="other cells or other tokens"):
+        sweep(model, ids.flip(1), CELLS, LogitDifference(5, 6), resume=file)
+    with pytest.raises(OtherSweepError, match="written with another model or metric"):
+        sweep(model, ids, CELLS, LogitDifference(7, 8), resume=file)
+
+
+def test_a_progress_bar_is_shown_when_asked_for(capsys):
+    ids = demo("native").to_tokens("The Eiffel Tower is in")
+    sweep(demo("native"), ids, CELLS, LogitDifference(5, 6), verbose=True)
+    assert "0/16" in capsys.readouterr().err
+    sweep(demo("native"), ids, CELLS, LogitDifference(5, 6))
+    assert capsys.readouterr().err == ""

@@ -14,6 +14,7 @@ from transformer_lens.viz import (
     attention_text,
     coloured_tokens,
     eigenvalue_scatter,
+    graph,
     head_grid,
     heat_map,
     line_plot,
@@ -41,6 +42,7 @@ PICTURES = {
     "logit_lens_table": (logit_lens_table([TOKENS, TOKENS], VALUES, TOKENS), 8),
     "line_plot": (line_plot({"one": VALUES[0], "two": VALUES[1]}, x_axis="layer"), 7),
     "eigenvalue_scatter": (eigenvalue_scatter(VALUES), 7),
+    "graph": (graph(TOKENS, [0, 1, 1, 2], torch.tensor([[0, 1], [2, 3]]), VALUES[1, :2], edge_labels=["q", ""]), 2),
 }
 
 # Acts on each picture as a reader would and writes what there was to see into the page.

@@ -13,6 +13,7 @@ from transformer_lens.viz import (
     attention_text,
     coloured_tokens,
     eigenvalue_scatter,
+    graph,
     head_grid,
     heat_map,
     line_plot,
@@ -38,6 +39,13 @@ def every_picture():
         "logit_lens_table": logit_lens_table([TOKENS, TOKENS[::-1]], effect, TOKENS),
         "line_plot": line_plot({"_a $": effect[0], "b": effect[1]}, x=TOKENS, title="Lines"),
         "eigenvalue_scatter": eigenvalue_scatter(eigenvalues),
+        "graph": graph(
+            TOKENS,
+            [0, 1, 1, 2, 4],
+            torch.tensor([[0, 1], [1, 3], [0, 4]]),
+            effect[0, 2:],
+            edge_labels=["$q^{$", "日", ""],
+        ),
     }
 
 

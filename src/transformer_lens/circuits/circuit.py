@@ -137,7 +137,8 @@ class Circuit:
         """The kept edges that lie on a way from the input to the logits; the others change nothing.
 
         An edge from a part that reads nothing but the other run carries the other run's value in any case, and what
-        flows into a part that nobody reads ends there.
+        flows into a part that nobody reads ends there. (In families with a norm after attention that is not quite so:
+        the norm's scale depends on all heads of a layer.)
         """
         kept, before = self.kept.clone(), -1
         while int(kept.sum()) != before:

@@ -10,9 +10,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from transformer_lens import __version__
+from transformer_lens.cli.attention import attention
+from transformer_lens.cli.attribute import By, attribute
+from transformer_lens.cli.heads import heads_anywhere, heads_on
+from transformer_lens.cli.lens import lens
+from transformer_lens.cli.prompt import Prompt, load
+from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.specs.listing import rows
@@ -63,10 +70,97 @@ def models_command(
     console.print(table)
 
 
+Model = Annotated[str, typer.Argument(help="A model by name, a local folder, or demo.")]
+Text = Annotated[str, typer.Argument(help="The prompt.")]
+Bridge = Annotated[bool, typer.Option("--bridge", help="Over transformers' own forward pass, weights as they are.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this file.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")]
+Top = Annotated[int, typer.Option("--top", help="How many to show.", min=1)]
+Literally = Annotated[bool, typer.Option("--no-space", help="Don't put a space in front of the tokens asked for.")]
+
+
+@app.command("lens")
+def lens_command(
+    model: Model,
+    prompt: Text,
+    target: Annotated[list[str] | None, typer.Option(help="A token to follow; may be given several times.")] = None,
+    top: Top = 3,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """What the model would predict if it stopped after each layer (the logit lens)."""
+    forms = Forms(as_json, out, html)
+    read = Prompt.read(model, prompt, bridge=bridge)
+    deliver(lens(read, [read.answer(text, literal=no_space) for text in target or ()], top), forms, console)
+
+
+@app.command("attribute")
+def attribute_command(
+    model: Model,
+    prompt: Text,
+    answer: Annotated[str, typer.Option(help="The token whose logit is split up.")],
+    wrong: Annotated[str | None, typer.Option(help="A token whose logit is subtracted.")] = None,
+    by: Annotated[By, typer.Option(help="Into what.")] = By.COMPONENT,
+    top: Top = 10,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Which parts of the model write an answer (direct logit attribution)."""
+    forms = Forms(as_json, out, html)
+    read = Prompt.read(model, prompt, bridge=bridge)
+    right = read.answer(answer, literal=no_space)
+    other = None if wrong is None else read.answer(wrong, literal=no_space)
+    deliver(attribute(read, right, other, by=by, top=top), forms, console)
+
+
+@app.command("heads")
+def heads_command(
+    model: Model,
+    prompt: Annotated[str | None, typer.Argument(help="A text to score them on; without it random tokens.")] = None,
+    top: Top = 5,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Which heads do a known job: previous token, duplicate token, induction, copying."""
+    forms = Forms(as_json, out, html)
+    if prompt is None:
+        report = heads_anywhere(model, load(model, bridge=bridge), top)
+    else:
+        report = heads_on(Prompt.read(model, prompt, bridge=bridge), top)
+    deliver(report, forms, console)
+
+
+@app.command("attention")
+def attention_command(
+    model: Model,
+    prompt: Text,
+    layer: Annotated[int | None, typer.Option(help="One layer; negative from the last.")] = None,
+    head: Annotated[int | None, typer.Option(help="One head of that layer.")] = None,
+    top: Top = 3,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Where heads look."""
+    forms = Forms(as_json, out, html)
+    deliver(attention(Prompt.read(model, prompt, bridge=bridge), layer, head, top), forms, console)
+
+
 def main() -> None:
     """Run the command line; what a person did wrong is said plainly, with exit code 2."""
     try:
         app()
     except (TransformerLensError, ValueError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
+        # NOTE: errors speak of [batch, pos], which rich would take for markup.
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

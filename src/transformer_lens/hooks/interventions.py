@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transformer_lens.hooks.names import describe
 
-Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | Literal["zero", "mean", "resample"]
+Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
 NAMED_VALUES = ("zero", "mean", "resample")
 
 

@@ -1,7 +1,7 @@
 """Reading activations in the vocabulary: what the stream says at each layer, and which parts write the answer."""
 
 from transformer_lens.lenses.attribution import DirectLogitAttribution, direct_logit_attribution, head_attribution
-from transformer_lens.lenses.detectors import HeadScores, head_scores
+from transformer_lens.lenses.detectors import HeadScores, copying_scores, head_scores, ov_eigenvalues
 from transformer_lens.lenses.directions import (
     SingularDirections,
     TokenReading,
@@ -10,6 +10,7 @@ from transformer_lens.lenses.directions import (
     singular_directions,
 )
 from transformer_lens.lenses.head_detector import detect_head
+from transformer_lens.lenses.ioi_heads import IOIPrompts, IOIScores, ioi_scores
 from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.patchscope import Patchscope, patchscope
@@ -19,6 +20,8 @@ from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean
 __all__ = [
     "DirectLogitAttribution",
     "HeadScores",
+    "IOIPrompts",
+    "IOIScores",
     "JacobianLens",
     "LogitLens",
     "Patchscope",
@@ -27,15 +30,18 @@ __all__ = [
     "TokenReading",
     "TunedLens",
     "TunedLensOptions",
+    "copying_scores",
     "detect_head",
     "direct_logit_attribution",
     "head_attribution",
     "head_scores",
+    "ioi_scores",
     "jacobian_lens",
     "logit_derivative",
     "logit_lens",
     "mean_kl",
     "neuron_directions",
+    "ov_eigenvalues",
     "patchscope",
     "read_directions",
     "singular_directions",

@@ -11,6 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from transformer_lens.cache.activation_cache import ActivationCache
+from transformer_lens.cache.errors import UndefinedDecompositionError
+from transformer_lens.cache.readout import Readout
 
 Input = ActivationCache | str | Sequence[str] | Int[Tensor, "*batch pos"]
 """A cache, or what a model runs on: a text, texts or token ids."""
@@ -71,3 +73,16 @@ def str_tokens(model: Any, sample: Sample, batch: int, length: int) -> list[str]
     if sample.tokens is None:
         return [str(position) for position in range(length)]
     return [decoder(model)(int(token)) for token in sample.tokens[batch]]
+
+
+def per_head(readout: Readout, layers: dict[int, Tensor]) -> Tensor:
+    """Rows of heads by layer, stacked over all layers; nan where a layer has no attention.
+
+    Raises:
+        UndefinedDecompositionError: no layer has attention.
+    """
+    if not layers:
+        raise UndefinedDecompositionError("No layer of this model has attention heads.")
+    some = next(iter(layers.values()))
+    missing = torch.full_like(some, torch.nan)
+    return torch.stack([layers.get(layer, missing) for layer in range(len(readout.layers))])

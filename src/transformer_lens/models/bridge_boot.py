@@ -24,7 +24,7 @@ from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_s
 from transformer_lens.specs.rules import rotary, rotary_by_layer_type
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
-from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.anatomy import Anatomy, SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.stored import is_plain
 from transformer_lens.wrapped.tree import grow
@@ -199,7 +199,7 @@ def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> A
         "architecture": type(model).__name__, "original_architecture": type(model).__name__,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", True)),
     })  # fmt: skip
-    anatomy = Anatomy(spec, config, cfg, sizes)
+    anatomy = SpecAnatomy(spec, config, cfg, sizes)
     _check_parameters(anatomy, model)
     return anatomy
 
@@ -224,7 +224,7 @@ def _fields(spec: Spec, config: HFConfig) -> dict[str, Any]:
     return fields
 
 
-def _check_parameters(anatomy: Anatomy, model: PreTrainedModel) -> None:
+def _check_parameters(anatomy: SpecAnatomy, model: PreTrainedModel) -> None:
     known = {
         rule.hf.format(layer=layer, expert=0)
         for rule in anatomy.rules.values()

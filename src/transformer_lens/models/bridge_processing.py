@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.models.loading import QUIETLY_LEFT_OUT
 from transformer_lens.specs import Part, Weight
@@ -19,7 +20,7 @@ from transformer_lens.weights.canonical import Plan, canonical_state, hf_state
 from transformer_lens.weights.checkpoints import InMemory
 from transformer_lens.weights.processing import process, refusals
 from transformer_lens.weights.processing.process import ProcessingWarning
-from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.anatomy import SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.stored import refuse_unplain
 from transformer_lens.wrapped.views import View
@@ -82,6 +83,11 @@ class BridgeProcessing(HookedRootModule):
     @torch.no_grad()
     def _process(self, steps: set[str]) -> None:
         anatomy, model = self.host.anatomy, self.host.model
+        if not isinstance(anatomy, SpecAnatomy):
+            raise ConfigurationError(
+                f"Processing weights needs a family's spec, and there is none for {anatomy.name}: its parts were found. "
+                "Everything else works without; docs/add-a-family.md says how to write one."
+            )
         places = [
             rule.hf.format(layer=layer, expert=0).rpartition(".")
             for rule in anatomy.rules.values()
@@ -113,9 +119,9 @@ class BridgeProcessing(HookedRootModule):
             own.get_submodule(path).__setattr__(leaf, nn.Parameter(tensor.to(like), requires_grad=like.requires_grad))
         own.config.tie_word_embeddings = False
         self.cfg.normalization_type, self.cfg.tie_word_embeddings = cfg.normalization_type, False
-        self._move_to(own, Anatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
+        self._move_to(own, SpecAnatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
 
-    def _move_to(self, model: Any, anatomy: Anatomy) -> None:
+    def _move_to(self, model: Any, anatomy: SpecAnatomy) -> None:
         """Look at this module tree from now on; hook points and their hooks stay."""
         self.host.model, self.host.anatomy = model, anatomy
         self.host.weights.model, self.host.weights.anatomy = model, anatomy
@@ -167,7 +173,8 @@ def _bias_rules(plan: Plan, after: State, before: Mapping[str, Tensor]) -> list[
     return rules
 
 
-_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_out": "b_out", "W_U": "b_U"}
+_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_gate": "b_gate",
+         "W_out": "b_out", "W_U": "b_U"}  # fmt: skip
 
 
 def _bias_beside(rule: Weight) -> Weight | None:

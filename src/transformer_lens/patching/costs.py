@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,10 @@ class Costs:
     heads: int
     bytes_each: int
     reads: int | None = None
+
+    def flops_of_a_run(self) -> int:
+        """Operations of a whole run of the batch, all logits included."""
+        return replace(self, reads=None).flops(self.n_layers, 0)
 
     def flops(self, layers: int, first: int) -> int:
         """Operations of one cell over so many layers, from position `first` on."""

@@ -96,12 +96,12 @@ class Plan:
             for wave in self.waves()
             for layer, _ in wave.members
         )
-        return waves + len(self.looped) * costs.flops(costs.n_layers, 0) + costs.flops(costs.n_layers, 0)
+        return waves + (len(self.looped) + 1) * costs.flops_of_a_run()
 
     @property
     def loop_flops(self) -> int:
         """The same for one whole run for each cell."""
-        return self.cells * self.costs.flops(self.costs.n_layers, 0)
+        return self.cells * self.costs.flops_of_a_run()
 
     @property
     def memory(self) -> int:

@@ -86,12 +86,12 @@ class Resampled(_Derived):
     def __init__(self, source: Activations, seed: int = 0):
         super().__init__(source)
         self.seed = seed
+        if any(activation.shape[0] < 2 for activation in source.values()):
+            raise ValueError("Resampling takes each row's value from another row, and this run has one row alone.")
 
     def make(self, hook: str, activation: Tensor) -> Tensor:
         """See `Resampled`. All hooks are given the same rows."""
         rows = activation.shape[0]
-        if rows < 2:
-            raise ValueError("Resampling takes each row's value from another row, and this run has one row alone.")
         order = torch.randperm(rows, generator=torch.Generator().manual_seed(self.seed))
         source = torch.empty_like(order)
         source[order] = order.roll(1)  # one cycle through all rows: none keeps its own
@@ -159,21 +159,14 @@ def reference_means(
 
 def with_values_of(cells: Sequence[Cell], run: Activations) -> list[Cell]:
     """The cells, with "mean" and "resample" replaced by the means and rows of this run."""
-    own: dict[str, Mapping[str, Tensor]] = {"mean": MeanOf(run), "resample": Resampled(run)}
+    kinds: dict[str, Callable[[Activations], Activations]] = {"mean": MeanOf, "resample": Resampled}
+    own: dict[str, Activations] = {}
 
-    def resolved(cell: Cell) -> Cell:
-        parts = parts_of(cell)
-        if not any(isinstance(part, Intervention) and part.value in ("mean", "resample") for part in _named(parts)):
-            return cell
-        return [
-            replace(part, value=own[part.value])
-            if isinstance(part, Intervention) and isinstance(part.value, str) and part.value in own
-            else part
-            for part in parts
-        ]
+    def resolved(part: Any) -> Any:
+        if not isinstance(part, Intervention) or not isinstance(part.value, str) or part.value not in kinds:
+            return part
+        if part.value not in own:
+            own[part.value] = kinds[part.value](run)
+        return replace(part, value=own[part.value])
 
-    return [resolved(cell) for cell in cells]
-
-
-def _named(parts: Sequence[Any]) -> list[Intervention]:
-    return [part for part in parts if isinstance(part, Intervention) and isinstance(part.value, str)]
+    return [[resolved(part) for part in parts_of(cell)] for cell in cells]

@@ -248,6 +248,10 @@ def _no_projection(config: HFConfig) -> dict[str, Any]:
     return {}
 
 
+def _scaled_embedding(width: str) -> dict[str, Any]:
+    return {"embedding": lambda config: float(config[width]) ** 0.5 if config["scale_embedding"] else 1.0}
+
+
 OPT = Spec(
     name="OPT",
     model_types=("opt",),
@@ -275,5 +279,28 @@ OPT = Spec(
         *norm("model.decoder.final_layer_norm", "ln_final", bias=True, when=_opt_affine),
         *separate_attention(f"{_OPT}.self_attn", bias=_opt_bias, names="q_proj k_proj v_proj out_proj"),
         *plain_mlp(f"{_OPT}.fc1", f"{_OPT}.fc2", bias=_opt_bias),
+    ),
+)
+
+_BIO = "biogpt.layers.{layer}"
+BIOGPT = OPT.but(
+    name="BioGPT",
+    model_types=("biogpt",),
+    architecture="BioGptForCausalLM",
+    prefix="biogpt.",
+    same={"d_mlp": "intermediate_size"},
+    # NOTE: its layers' norms have torch's own eps, whatever layer_norm_eps says.
+    fixed={"eps": 1e-5},
+    rules=(heads(kv=""), activation("hidden_act")),
+    harmless=frozenset({"layer_norm_eps"}),
+    factors=_scaled_embedding("hidden_size"),
+    weights=(
+        *embeddings("biogpt.embed_tokens.weight", "output_projection.weight", times="embedding"),
+        one("biogpt.embed_positions.weight", "pos_embed.W_pos", "pos d_model -> pos d_model", skip_rows=2),
+        *norm(f"{_BIO}.self_attn_layer_norm", "blocks.{layer}.ln1", bias=True),
+        *norm(f"{_BIO}.final_layer_norm", "blocks.{layer}.ln2", bias=True),
+        *norm("biogpt.layer_norm", "ln_final", bias=True),
+        *separate_attention(f"{_BIO}.self_attn", bias=True, names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_BIO}.fc1", f"{_BIO}.fc2"),
     ),
 )

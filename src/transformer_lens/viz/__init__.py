@@ -6,6 +6,7 @@ HTML needs nothing but this package; PNG needs matplotlib (``pip install "transf
 
 from transformer_lens.viz.attention import attention_heads, attention_text
 from transformer_lens.viz.figure import MissingMatplotlibError
+from transformer_lens.viz.graphs import graph
 from transformer_lens.viz.heat_maps import head_grid, heat_map
 from transformer_lens.viz.pages import page
 from transformer_lens.viz.picture import Picture
@@ -20,6 +21,7 @@ __all__ = [
     "attention_text",
     "coloured_tokens",
     "eigenvalue_scatter",
+    "graph",
     "head_grid",
     "heat_map",
     "line_plot",

@@ -8,7 +8,7 @@ from importlib import resources
 
 from transformer_lens.viz.arrays import Json
 
-_SCRIPTS = ("base.js", "grid.js", "attention.js", "text.js", "plots.js", "start.js")
+_SCRIPTS = ("base.js", "grid.js", "attention.js", "text.js", "plots.js", "graph.js", "start.js")
 
 
 def figure(kind: str, data: dict[str, Json], *, title: str, caption: str, heading: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from transformer_lens.wrapped.tensors import main_input, main_output, with_input, with_output
+
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
 ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
@@ -75,13 +77,13 @@ class Wiring:
             return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            name = None if args else next(iter(kwargs))
-            given = new = args[0] if name is None else kwargs[name]
+            given = main_input(args, kwargs)
+            if given is None:
+                return None
+            new = given
             for seen in changes:
                 new = seen(new)
-            if new is given:
-                return None
-            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
+            return None if new is given else with_input(args, kwargs, new)
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -99,14 +101,13 @@ class Wiring:
             return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            several = isinstance(output, tuple)
-            given = new = output[0] if several else output
-            for seen, knows in changes:
-                known = [args[0] if args else next(iter(kwargs.values()))] if knows else []
-                new = seen(new, *known)
-            if new is given:
+            given = main_output(output)
+            if given is None:
                 return None
-            return (new, *output[1:]) if several else new
+            new = given
+            for seen, knows in changes:
+                new = seen(new, main_input(args, kwargs)) if knows else seen(new)
+            return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 
