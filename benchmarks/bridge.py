@@ -17,11 +17,6 @@ FORWARD = {"1x32": 1.15, "8x128": 1.05, "1x1024": 1.05}
 EARLY = 2
 
 
-def is_stream(name: str) -> bool:
-    """Whether a point is the stream after a layer."""
-    return name.endswith("hook_resid_post") or (name.startswith("blocks.") and name.count(".") == 2 and "_out" in name)
-
-
 def forward_rows(shape: str, rounds: int) -> list[tuple[str, Ratio, float]]:
     """(what, ratio, target) for forward passes on GPT-2 small's shape."""
     hf = GPT2LMHeadModel(GPT2Config()).eval()
@@ -86,7 +81,7 @@ def generation_rows(rounds: int) -> list[tuple[str, Ratio, float]]:
 def main() -> None:
     """Print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    print(f"torch threads: {torch.get_num_threads()}; GPT-2 small's shape; ratios to raw transformers, median of {rounds}")
+    print(f"torch threads: {torch.get_num_threads()}; GPT-2 small's shape; ratios to raw transformers, {rounds} rounds")
     with torch.no_grad():
         rows = [row for shape in SHAPES for row in forward_rows(shape, 4 * rounds if shape == "1x32" else rounds)]
         rows += generation_rows(rounds)

@@ -85,7 +85,7 @@ class BridgeProcessing(HookedRootModule):
         anatomy, model = self.host.anatomy, self.host.model
         if not isinstance(anatomy, SpecAnatomy):
             raise ConfigurationError(
-                f"Processing weights needs a family's spec, and there is none for {anatomy.name}: its parts were found. "
+                f"Processing weights needs a family's spec, and {anatomy.name} has none: its parts were found. "
                 "Everything else works without; docs/add-a-family.md says how to write one."
             )
         places = [
