@@ -47,6 +47,7 @@ def _not(name: str) -> Any:
 
 # --- MLPs without a gate ------------------------------------------------------------------------------------------
 
+
 def _norms_of_heads(config: HFConfig) -> dict[str, Any]:
     return {"use_qk_norm": bool(config["qk_layernorm"]), "qk_layer_norm": bool(config["qk_layernorm"])}
 

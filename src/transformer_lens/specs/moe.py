@@ -7,7 +7,15 @@ from dataclasses import replace
 from transformer_lens.specs.axes import embeddings, norm, one, separate_attention
 from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, multipliers, qk_norm
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
-from transformer_lens.specs.rules import activation, experts, heads, one_window, rotary, rotary_by_layer_type, windows_by_layer
+from transformer_lens.specs.rules import (
+    activation,
+    experts,
+    heads,
+    one_window,
+    rotary,
+    rotary_by_layer_type,
+    windows_by_layer,
+)
 from transformer_lens.specs.spec import Part, Weight
 
 _L = "model.layers.{layer}"

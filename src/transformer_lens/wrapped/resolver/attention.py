@@ -17,9 +17,9 @@ from transformer_lens.wrapped.resolver.norms import norm_place
 from transformer_lens.wrapped.resolver.probe import Call, Core
 
 Rules = dict[str, Weight]
-_QUERY = "(head d_head) d_model -> head d_model d_head"
-_KEY = "(kv d_head) d_model -> kv d_model d_head"
-_VALUE = "(kv d_value) d_model -> kv d_model d_value"
+_QUERY = "(head d_head) d_read -> head d_read d_head"
+_KEY = "(kv d_head) d_read -> kv d_read d_head"
+_VALUE = "(kv d_value) d_read -> kv d_read d_value"
 _OUT = "d_model (head d_value) -> head d_value d_model"
 
 
@@ -46,9 +46,7 @@ def is_linear(call: Call) -> bool:
     )  # fmt: skip
 
 
-def attention_of(
-    core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool
-) -> Found:
+def attention_of(core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool) -> Found:
     """Where the parts of one attention are.
 
     Args:
@@ -65,7 +63,7 @@ def attention_of(
     after = [call for call in scope if call.index >= core.at and is_linear(call)]
     reads, heads, kv = _reads(core, before, key_heads, found, prefix)
     taken = {"q", "k", "v", "o", "q_norm", "k_norm", *(read.path for read in reads.values())}
-    norms = _norms(scope, prefix, found, taken)
+    norms = _norms(core_call, scope, prefix, found)
     z = _output(core, after, found, prefix, heads)
     inner = _inner(core, rotates)
     done = {read.path for read in reads.values()} | {norm.path for norm in norms.values()}
@@ -93,9 +91,7 @@ def _own_name(call: Call, core: Call) -> str:
 
 
 def _has_sinks(core: Core) -> bool:
-    return bool(
-        core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1
-    )
+    return bool(core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1)
 
 
 def _inner(core: Core, rotates: bool) -> tuple[Inner, ...]:
@@ -121,12 +117,14 @@ def _reads(
              for x, pattern in (("q", roles.QUERY), ("k", roles.KEY), ("v", roles.VALUE))}  # fmt: skip
     if all(call is not None for call in named.values()) and d_head:
         key = named["k"]
-        assert key is not None and key.made is not None
+        assert key is not None
+        assert key.made is not None
         kv = key.made.shape[-1] // d_head
         widths = {"q": (heads, d_head), "k": (kv, d_head), "v": (kv, d_value)}
         reads = {}
         for x, call in named.items():
-            assert call is not None and call.made is not None
+            assert call is not None
+            assert call.made is not None
             count, width = widths[x]
             if call.made.shape[-1] != count * width or count == 0:
                 continue
@@ -141,24 +139,26 @@ def _reads(
     if fused is not None and d_head:
         columns_of = _split(core, fused, heads, kv)
         if columns_of:
-            return (
-                {x: Projection(fused.path, columns, fused.made_changed, alone=False) for x, columns in columns_of.items()},
-                heads, columns_of["k"].index.shape[0],
-            )  # fmt: skip
+            changed = fused.made_changed
+            reads = {x: Projection(fused.path, columns_of[x], changed, alone=False) for x in columns_of}
+            return reads, heads, columns_of["k"].index.shape[0]
     return {}, heads, kv if heads % kv == 0 else heads
 
 
 def _rules_of_reads(named: dict[str, Call | None], found: Found, prefix: str) -> None:
     for x, axes in (("q", _QUERY), ("k", _KEY), ("v", _VALUE)):
         call = named[x]
-        assert call is not None and call.given is not None
+        assert call is not None
+        assert call.given is not None
         add_linear(found, call, f"{prefix}W_{x.upper()}", axes, bias=f"{prefix}b_{x.upper()}")
 
 
 def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     """Note the weight and the bias of a plain linear layer under canonical names."""
     weight = call.module._parameters["weight"]
-    assert weight is not None and call.given is not None and call.made is not None
+    assert weight is not None
+    assert call.given is not None
+    assert call.made is not None
     left, right = axes.split(" -> ")
     if tuple(weight.shape) == (call.given.shape[-1], call.made.shape[-1]) and type(call.module) is not nn.Linear:
         *inner, last = _terms(left)
@@ -166,8 +166,9 @@ def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     elif tuple(weight.shape) != (call.made.shape[-1], call.given.shape[-1]):
         return
     found.rules[ours] = Weight(f"{call.path}.weight", (Part(ours, axes),))
-    model_axis = "d_model"
-    found.sizes.setdefault(model_axis, call.made.shape[-1] if left.startswith(model_axis) else call.given.shape[-1])
+    for term, length in zip(_terms(left), (call.made.shape[-1], call.given.shape[-1]), strict=True):
+        if not term.startswith("("):
+            found.sizes[term] = length
     vector = call.module._parameters.get("bias")
     if vector is not None and vector.ndim == 1:
         first = _terms(left)[0]
@@ -217,10 +218,10 @@ def _layouts(size: int, width: int, heads: int, kv: int) -> list[dict[str, Colum
     return found
 
 
-def _norms(scope: list[Call], prefix: str, found: Found, taken: set[str]) -> dict[str, NormPlace]:
+def _norms(core: Call, scope: list[Call], prefix: str, found: Found) -> dict[str, NormPlace]:
     norms = {}
     for call in scope:
-        if not is_norm(call):
+        if not is_norm(call) or call.path.rpartition(".")[0] != core.path:
             continue
         for x, word in (("q", "query"), ("k", "key")):
             if call.leaf.lower() in (f"{x}_norm", f"{x}_layernorm", f"{word}_norm", f"{word}_layernorm",
@@ -246,5 +247,3 @@ def _output(core: Core, after: list[Call], found: Found, prefix: str, heads: int
     add_linear(found, chosen, f"{prefix}W_O", _OUT, bias=f"{prefix}b_O")
     columns = Columns(torch.arange(heads * width).view(heads, width), heads * width)
     return Projection(chosen.path, columns)
-
-

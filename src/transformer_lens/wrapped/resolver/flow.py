@@ -75,7 +75,9 @@ def is_norm(call: Call) -> bool:
         return False
     if list(call.module.children()) or not NORM.search(f"{call.kind} {call.leaf}"):
         return False
-    return all(parameter.ndim <= 1 or parameter.numel() == max(parameter.shape) for parameter in call.module.parameters())
+    return all(
+        parameter.ndim <= 1 or parameter.numel() == max(parameter.shape) for parameter in call.module.parameters()
+    )
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:
