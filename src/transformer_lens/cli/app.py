@@ -12,7 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from transformer_lens import __version__
+from transformer_lens import __version__, viz
+from transformer_lens.cli.patch import What, patch
+from transformer_lens.cli.prompt import Prompt
+from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.specs.listing import rows
@@ -61,6 +64,35 @@ def models_command(
             *("yes" if row.saves else "no", names),
         )
     console.print(table)
+
+
+@app.command("patch")
+def patch_command(
+    model: Annotated[str, typer.Argument(help="A model by name, or a local folder.")],
+    clean: Annotated[str, typer.Option(help="The prompt whose activations are put in.")],
+    corrupted: Annotated[str, typer.Option(help="The prompt they are put into, of as many tokens.")],
+    answer: Annotated[str, typer.Option(help="What the clean prompt is continued by; one token.")],
+    wrong: Annotated[str, typer.Option(help="What the corrupted prompt is continued by; one token.")],
+    what: Annotated[What, typer.Option(help="What is patched.")] = What.RESID_PRE,
+    bridge: Annotated[bool, typer.Option("--bridge", help="Run transformers' own model.")] = False,
+    literal: Annotated[bool, typer.Option("--literal", help="Put no space before the answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where the JSON goes.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with an interactive picture.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the picture; needs matplotlib.")] = None,
+) -> None:
+    """Where an answer travels: activations of one prompt put into another's run, at every layer and place."""
+    forms = Forms(as_json, out, html)
+    if png is not None and png.suffix.lower() != ".png":
+        raise ValueError(f"--png writes a picture: {png.name} must end in .png.")
+    prompt = Prompt.read(model, clean, bridge=bridge)
+    tokens = [prompt.answer(text, literal=literal) for text in (answer, wrong)]
+    report = patch(prompt, corrupted, tokens[0], tokens[1], what=what)
+    deliver(report, forms, console)
+    for picture in report.parts:
+        if png is not None and isinstance(picture, viz.Picture):
+            picture.save(png)
+            Console(stderr=True, highlight=False).print(f"Written: {png}", soft_wrap=True, markup=False)
 
 
 def main() -> None:
