@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -118,7 +119,7 @@ def _report(
         "Shares brought back by each patch: 0 changes nothing, 1 gives the clean run's."
     )
     text = f"The run of `{''.join(corrupted)}` with {what.value} of `{clean.text}` put in at one place. {line}"
-    shown = [escape(line), _table(restored, columns, heads=heads), escape(_best(restored, columns))]
+    shown: list[RenderableType] = [escape(line), _table(restored, columns, heads=heads), escape(_best(restored, columns))]
     return Report(f"Patching in {clean.name}", data, shown, [text, picture])
 
 
