@@ -9,7 +9,13 @@ from safetensors.torch import load_file
 
 from transformer_lens import HookedTransformer, patching
 from transformer_lens.patching import PatchingResult, SlowSweepWarning, make_df_from_ranges, summary
-from transformer_lens.patching.statistics import bootstrap_interval, sign_flip_p_value, standard_error
+from transformer_lens.patching.statistics import (
+    bootstrap_ci,
+    derive_generator,
+    sign_flip_permutation_pvalue,
+    standard_error,
+    success_rate_ci,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = load_file(GOLDEN / "patching_gpt2.safetensors")
@@ -144,52 +150,66 @@ def test_what_a_metric_gives_must_be_what_is_asked_for(study):
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_bootstrap_intervals_are_percentiles_of_resampled_means():
-    values = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) + torch.tensor([[0.0], [1.0], [5.0]])
-    low, high = bootstrap_interval(values, resamples=4000)
+    values = torch.randn(3, 40, generator=seeded(0)) + torch.tensor([[0.0], [1.0], [5.0]])
+    low, high = bootstrap_ci(values, n_resamples=4000, generator=seeded(1))
     half = 1.96 * standard_error(values)  # the normal approximation
     torch.testing.assert_close(low, values.mean(-1) - half, atol=0.03, rtol=0)
     torch.testing.assert_close(high, values.mean(-1) + half, atol=0.03, rtol=0)
-    drawn = torch.randint(40, (200, 40), generator=torch.Generator().manual_seed(7))
-    by_hand = torch.stack([values[:, rows].mean(-1) for rows in drawn]).double()
-    ends = by_hand.quantile(torch.tensor([0.1, 0.9]).double(), 0)
-    found = bootstrap_interval(values, confidence=0.8, resamples=200, seed=7)
-    torch.testing.assert_close(torch.stack(found).double(), ends, atol=1e-6, rtol=1e-6)
-    medians = torch.stack([values[:, rows].quantile(0.5, -1) for rows in drawn]).double()
-    found = bootstrap_interval(values, confidence=0.8, resamples=200, seed=7, statistic="median")
-    torch.testing.assert_close(
-        torch.stack(found).double(), medians.quantile(torch.tensor([0.1, 0.9]).double(), 0), atol=1e-6, rtol=1e-6
-    )
-    summarised = summary(values, resamples=4000)
-    torch.testing.assert_close(summarised.low, low)
+    drawn, ends = torch.randint(40, (200, 40), generator=seeded(7)), torch.tensor([0.1, 0.9])
+    for statistic, of in (("mean", lambda x: x.mean(-1)), ("median", lambda x: x.quantile(0.5, -1))):
+        by_hand = torch.stack([of(values[:, rows]) for rows in drawn]).quantile(ends, 0)
+        options = {"confidence": 0.8, "n_resamples": 200, "statistic": statistic, "chunk_size": 64}
+        torch.testing.assert_close(torch.stack(bootstrap_ci(values, generator=seeded(7), **options)), by_hand)
+        turned = bootstrap_ci(values.T, dim=0, generator=seeded(7), **options)
+        torch.testing.assert_close(torch.stack(turned), by_hand)
+    summarised = summary(values, n_resamples=300, seed=3)
+    expected = bootstrap_ci(values, n_resamples=300, generator=derive_generator(3))
+    torch.testing.assert_close((summarised.low, summarised.high), expected)
     torch.testing.assert_close(summarised.mean, values.mean(-1))
+    assert standard_error(values[:, :1]).isnan().all()
 
 
 def test_p_values_count_sign_flips():
-    differences = torch.tensor([[1.0, 2.0, 0.5, 3.0, 1.5], [1.0, -1.0, 0.5, -0.5, 0.1], [-1.0, -2.0, -1.0, -1.0, -3.0]])
+    effects = torch.tensor([[1.0, 2.0, 0.5, 3.0, 1.5], [1.0, -1.0, 0.5, -0.5, 0.1], [-1.0, -2.0, -1.0, -1.0, -3.0]])
     signs = torch.tensor([[1 if n >> bit & 1 else -1 for bit in range(5)] for n in range(32)]).float()
-    exact = {
-        alternative: torch.stack([chosen(row @ signs.T, row.sum()).float().mean() for row in differences])
-        for alternative, chosen in {
-            "two-sided": lambda drawn, seen: drawn.abs() >= seen.abs() - 1e-6,
-            "greater": lambda drawn, seen: drawn >= seen - 1e-6,
-            "less": lambda drawn, seen: drawn <= seen + 1e-6,
-        }.items()
+    by_hand = {
+        "two-sided": lambda drawn, seen: drawn.abs() >= seen.abs() - 1e-6,
+        "greater": lambda drawn, seen: drawn >= seen - 1e-6,
+        "less": lambda drawn, seen: drawn <= seen + 1e-6,
     }
-    for alternative, wanted in exact.items():
-        found = sign_flip_p_value(differences, permutations=20000, alternative=alternative)
-        torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
+    for alternative, as_far in by_hand.items():
+        wanted = torch.stack([as_far(row @ signs.T, row.sum()).float().mean() for row in effects])
+        exact = sign_flip_permutation_pvalue(effects, alternative=alternative)
+        torch.testing.assert_close(exact, wanted)
+        options = {"n_permutations": 20000, "generator": seeded(0), "exact_max_n": 0}
+        drawn = sign_flip_permutation_pvalue(effects.T, dim=0, alternative=alternative, **options)
+        torch.testing.assert_close(drawn, wanted, atol=0.01, rtol=0)
+
+
+def test_success_rates():
+    """Against a table of Wilson's intervals (Newcombe 1998: 81 of 263, 15 of 148, 1 of 29)."""
+    for won, trials, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (1, 29, 0.0061, 0.1718)):
+        rate = success_rate_ci([True] * won + [False] * (trials - won))
+        assert (rate.ci_low, rate.ci_high) == pytest.approx((low, high), abs=1e-4)
+        assert (rate.n_trials, rate.n_successes, rate.point_estimate) == (trials, won, won / trials)
+    with pytest.raises(ValueError, match="There is no trial"):
+        success_rate_ci([])
 
 
 def test_results_carry_the_statistics():
-    values = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(2, 3, 8, generator=seeded(0))
     index = [(layer, pos) for layer in range(2) for pos in range(3)]
     result = PatchingResult(values, ["layer", "pos"], index, ["layer", "pos"], ["metric"], False, torch.zeros(8) + 0.5)
     low, high = result.bootstrap_ci(of_effect=True, n_resamples=300, confidence=0.9)
-    expected = bootstrap_interval(values - 0.5, resamples=300, confidence=0.9)
+    expected = bootstrap_ci(values - 0.5, n_resamples=300, confidence=0.9, generator=derive_generator(0))
     torch.testing.assert_close((low, high), expected)
     assert (low < result.effect().mean(-1)).all()
-    torch.testing.assert_close(result.permutation_pvalue(), sign_flip_p_value(values - 0.5))
+    torch.testing.assert_close(result.permutation_pvalue(), sign_flip_permutation_pvalue(values - 0.5))
     bare = PatchingResult(values, ["layer", "pos"], index, ["layer", "pos"], ["metric"], False)
     with pytest.raises(ValueError, match="baseline=True"):
         bare.effect()

@@ -60,11 +60,6 @@ _NAMES = {
         utilities.multi_gpu: cast_floating_params_to_dtype count_unique_devices find_embedding_device
             find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
     """,
-    "Patching: results with statistics, and path patching under its old names.": """
-        patching: PatchingResult generic_activation_patch get_act_patch_direct_path
-            get_act_patch_direct_path_all_sources make_df_from_ranges
-        utilities.statistics
-    """,
     "Studies under their old names.": """
         head_detector tools.analysis.attribution_patching tools.analysis.direct_logit_attribution
         tools.analysis.interchange tools.analysis.jacobian_lens tools.analysis.jacobian_lens_coordinate_patch

@@ -119,7 +119,11 @@ def _report(
         "Shares brought back by each patch: 0 changes nothing, 1 gives the clean run's."
     )
     text = f"The run of `{''.join(corrupted)}` with {what.value} of `{clean.text}` put in at one place. {line}"
-    shown: list[RenderableType] = [escape(line), _table(restored, columns, heads=heads), escape(_best(restored, columns))]
+    shown: list[RenderableType] = [
+        escape(line),
+        _table(restored, columns, heads=heads),
+        escape(_best(restored, columns)),
+    ]
     return Report(f"Patching in {clean.name}", data, shown, [text, picture])
 
 
