@@ -6,5 +6,18 @@ from jaxtyping import install_import_hook
 torch.set_num_threads(1)
 
 # NOTE: in force for modules imported from here on; processes that tests start import the library as users do.
-PARTS = ("hooks", "config", "native", "cache", "generation", "models", "text", "weights", "evals", "training")
+PARTS = (
+    "hooks",
+    "config",
+    "native",
+    "cache",
+    "generation",
+    "models",
+    "text",
+    "weights",
+    "evals",
+    "training",
+    "lenses",
+    "probing",
+)
 install_import_hook([f"transformer_lens.{part}" for part in PARTS], "annotations.checked")

@@ -14,6 +14,7 @@ from transformer_lens.errors import ConfigurationError
 
 EXPERTS = {**ROTARY, "act_fn": "silu", "gated_mlp": True, "num_experts": 4, "experts_per_token": 2}
 NTK = {**ROTARY, "use_NTK_by_parts_rope": True, "NTK_original_ctx_len": 16, "rotary_base": 100}
+LONGROPE = {"longrope_short_factors": [1.0, 2.0], "longrope_long_factors": [2.0, 4.0], "longrope_original_ctx": 3}
 YARN = {**ROTARY, "use_yarn_rope": True, "yarn_factor": 4.0, "yarn_original_max_position_embeddings": 30,
         "rotary_base": 20, "d_head": 16}  # fmt: skip
 
@@ -39,6 +40,11 @@ ACTS = {
     "experts_per_token": (EXPERTS, {"experts_per_token": 1}),
     "final_rms": ({}, {"final_rms": True}),
     "gated_mlp": ({}, {"gated_mlp": True}),
+    "gated_mlp_biases": ({"gated_mlp": True}, {"gated_mlp_biases": True}),
+    "longrope_short_factors": (ROTARY, LONGROPE),
+    "longrope_long_factors": (ROTARY | LONGROPE, {"longrope_long_factors": [3.0, 9.0]}),
+    "longrope_original_ctx": (ROTARY | LONGROPE, {"longrope_original_ctx": 64}),
+    "longrope_attention_factor": (ROTARY | LONGROPE, {"longrope_attention_factor": 1.5}),
     "n_heads": ({}, {"n_heads": 2}),
     "n_key_value_heads": ({}, {"n_key_value_heads": 2}),
     "n_layers": ({}, {"n_layers": 1}),
@@ -49,6 +55,7 @@ ACTS = {
     "parallel_attn_mlp": ({}, {"parallel_attn_mlp": True}),
     "positional_embedding_type": ({}, {"positional_embedding_type": "none"}),
     "post_embedding_ln": ({}, {"post_embedding_ln": True}),
+    "qk_layer_norm": ({**ROTARY, "use_qk_norm": True}, {"qk_layer_norm": True}),
     "qk_norm_across_heads": ({**ROTARY, "use_qk_norm": True}, {"qk_norm_across_heads": True}),
     "rotary_adjacent_pairs": (ROTARY, {"rotary_adjacent_pairs": True}),
     "rotary_base": (ROTARY, {"rotary_base": 5}),

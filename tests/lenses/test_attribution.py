@@ -4,6 +4,7 @@ import pytest
 import torch
 from lens_models import DEMOS, SMALL_MODELS, demo_on, small
 
+from annotations import unchecked
 from toys import TOKENS, toy
 from transformer_lens import demo
 from transformer_lens.cache.errors import UndefinedDecompositionError
@@ -139,11 +140,11 @@ def test_result_as_table_top_and_picture():
 
 def test_what_is_refused():
     model = demo_on("native")
-    with pytest.raises(ValueError, match="unit is one of component, head, neuron; got 'layer'"):
+    with unchecked(), pytest.raises(ValueError, match="unit is one of component, head, neuron; got 'layer'"):
         direct_logit_attribution(model, "The", " Paris", unit="layer")
-    with pytest.raises(ValueError, match="one for each of the 1 rows; got 2"):
+    with unchecked(), pytest.raises(ValueError, match="one for each of the 1 rows; got 2"):
         direct_logit_attribution(model, "The", torch.tensor([1, 2]))
-    with pytest.raises(UndefinedDecompositionError, match="mixture of experts"):
+    with unchecked(), pytest.raises(UndefinedDecompositionError, match="mixture of experts"):
         direct_logit_attribution(toy("experts"), TOKENS, ANSWER, unit="neuron")
 
 

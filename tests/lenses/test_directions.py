@@ -4,6 +4,7 @@ import pytest
 import torch
 from lens_models import DEMOS, demo_on, small
 
+from annotations import unchecked
 from toys import TOKENS, toy
 from transformer_lens.cache.errors import UndefinedDecompositionError
 from transformer_lens.lenses import neuron_directions, read_directions, singular_directions
@@ -85,19 +86,19 @@ def test_folding_the_norms_changes_no_reading():
 
 def test_what_is_refused():
     model = demo_on("native")
-    with pytest.raises(ValueError, match=r"through W_E\); got 'both'"):
+    with unchecked(), pytest.raises(ValueError, match=r"through W_E\); got 'both'"):
         read_directions(model, torch.zeros(128), side="both")
-    with pytest.raises(ValueError, match="does not meet"):
+    with unchecked(), pytest.raises(ValueError, match="does not meet"):
         read_directions(model, torch.zeros(128), side="read", fold_norm=False)
-    with pytest.raises(ValueError, match=r"d_model=128; got \(3,\)"):
+    with unchecked(), pytest.raises(ValueError, match=r"d_model=128; got \(3,\)"):
         read_directions(model, torch.zeros(3))
-    with pytest.raises(ValueError, match="2 directions and 1 labels"):
+    with unchecked(), pytest.raises(ValueError, match="2 directions and 1 labels"):
         read_directions(model, torch.zeros(2, 128), labels=["a"])
-    with pytest.raises(ValueError, match="W_in and W_out of none"):
+    with unchecked(), pytest.raises(ValueError, match="W_in and W_out of none"):
         singular_directions(model, "OV", 0)
-    with pytest.raises(ValueError, match="heads 0 to 3; got 4"):
+    with unchecked(), pytest.raises(ValueError, match="heads 0 to 3; got 4"):
         singular_directions(model, "QK", 0, 4)
-    with pytest.raises(ValueError, match="one of OV, QK, W_in, W_out; got 'VO'"):
+    with unchecked(), pytest.raises(ValueError, match="one of OV, QK, W_in, W_out; got 'VO'"):
         singular_directions(model, "VO", 0, 1)
-    with pytest.raises(UndefinedDecompositionError, match="mixture of experts"):
+    with unchecked(), pytest.raises(UndefinedDecompositionError, match="mixture of experts"):
         neuron_directions(toy("experts"), 0, [1])

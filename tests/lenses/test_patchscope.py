@@ -4,6 +4,7 @@ import pytest
 import torch
 from lens_models import DEMOS, demo_on, small
 
+from annotations import unchecked
 from toys import TOKENS
 from transformer_lens.lenses import patchscope
 
@@ -78,8 +79,8 @@ def test_result_and_refusals():
     assert rows[1]["top"][0] == " Paris"
     assert rows[1]["text"] == ""
     assert "Paris" in scope._repr_html_()
-    with pytest.raises(ValueError, match=r"from 0 to 4 \(4: the final stream\); got 5"):
+    with unchecked(), pytest.raises(ValueError, match=r"from 0 to 4 \(4: the final stream\); got 5"):
         patchscope(model, EIFFEL, COLOSSEUM, layers=[5])
-    with pytest.raises(ValueError, match="one prompt each; got 2 and 1"):
+    with unchecked(), pytest.raises(ValueError, match="one prompt each; got 2 and 1"):
         patchscope(model, [EIFFEL, EIFFEL], COLOSSEUM)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lens_models import DEMOS, demo_on, documents, small
 
+from annotations import unchecked
 from toys import TOKENS
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.lenses import TunedLens, TunedLensOptions, logit_lens, mean_kl, train_tuned_lens
@@ -75,13 +76,13 @@ def test_save_and_load(tmp_path):
 
 
 def test_what_is_refused():
-    with pytest.raises(ConfigurationError, match="momentum has no effect with adam"):
+    with unchecked(), pytest.raises(ConfigurationError, match="momentum has no effect with adam"):
         TunedLensOptions(momentum=0.9)
-    with pytest.raises(ConfigurationError, match="one of adam, sgd; got 'muon'"):
+    with unchecked(), pytest.raises(ConfigurationError, match="one of adam, sgd; got 'muon'"):
         TunedLensOptions(optimizer="muon")
-    with pytest.raises(ConfigurationError, match="steps is at least 1; got 0"):
+    with unchecked(), pytest.raises(ConfigurationError, match="steps is at least 1; got 0"):
         TunedLensOptions(steps=0)
-    with pytest.raises(ValueError, match="2 layers and width 4; got layer 3, a stream of width 5"):
+    with unchecked(), pytest.raises(ValueError, match="2 layers and width 4; got layer 3, a stream of width 5"):
         TunedLens(torch.zeros(2, 4, 4), torch.zeros(2, 4))(torch.zeros(5), 3)
-    with pytest.raises(ValueError, match="at least one row"):
+    with unchecked(), pytest.raises(ValueError, match="at least one row"):
         train_tuned_lens(small("plain"), TOKENS[:0])

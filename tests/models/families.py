@@ -1,5 +1,6 @@
 """A tiny random transformers model of each family: one row each, with sizes at which its mechanisms bite."""
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,8 @@ LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 8}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 8}
+LONG = {"rope_type": "longrope", "rope_theta": 500.0, "short_factor": [1.0, 1.5, 2.0, 2.5],
+        "long_factor": [1.0, 4.0, 9.0, 16.0]}  # fmt: skip
 PARTIAL = {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 WINDOW = {"sliding_window": 4, "layer_types": MIXED}
@@ -46,14 +49,22 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 40,
         "max_position_embeddings": 32, "word_embed_proj_dim": 32, "pad_token_id": 0,
     }),
+    "biogpt": ("biogpt", {**SMALL, "scale_embedding": True}),
+    "xglm": ("xglm", {
+        "vocab_size": 61, "d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 40,
+        "max_position_embeddings": 32, "scale_embedding": True,
+    }),
     "llama": ("llama", {**GQA, "head_dim": 6}),
     "llama (linear rope)": ("llama", {**GQA, "rope_parameters": LINEAR, "attention_bias": True}),
     "llama (llama3 rope)": ("llama", {**GQA, "rope_parameters": LLAMA3, "tie_word_embeddings": True}),
     "llama (yarn)": ("llama", {**GQA, "rope_parameters": YARN}),
+    "llama (biases in the gate)": ("llama", {**GQA, "mlp_bias": True, "attention_bias": True}),
     "mistral": ("mistral", {**GQA, "sliding_window": 4, "head_dim": 10}),
     "qwen2": ("qwen2", {**GQA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
     "qwen3": ("qwen3", {**GQA, "head_dim": 6}),
     "phi3": ("phi3", {**GQA, "sliding_window": 4}),
+    "phi3 (longrope, short)": ("phi3", {**GQA, "original_max_position_embeddings": 16, "rope_parameters": LONG}),
+    "phi3 (longrope, long)": ("phi3", {**GQA, "original_max_position_embeddings": 8, "rope_parameters": LONG}),
     "gemma": ("gemma", {**GQA, "head_dim": 6}),
     "gemma2": ("gemma2", {**GQA, **WINDOW, "head_dim": 6, "query_pre_attn_scalar": 9, "final_logit_softcapping": 3.0,
                           "attn_logit_softcapping": 2.0}),
@@ -64,10 +75,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon (40b)": ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon (sequential)": ("falcon", {**FALCON, "multi_query": False, "parallel_attn": False, "bias": True}),
     "mpt": ("mpt", {"vocab_size": 61, "d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 32}),
+    "mpt (six heads)": ("mpt", {"vocab_size": 61, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 32}),
     "gpt_bigcode": ("gpt_bigcode", {**OLD, "multi_query": True}),
     "gpt_bigcode (all heads)": ("gpt_bigcode", {**OLD, "multi_query": False}),
     "starcoder2": ("starcoder2", {**GQA, "sliding_window": 4}),
     "phi": ("phi", {**SMALL, "rope_parameters": PARTIAL}),
+    "phi (norms of heads)": ("phi", {**SMALL, "rope_parameters": PARTIAL, "qk_layernorm": True}),
+    "persimmon": ("persimmon", {**SMALL, "rope_parameters": PARTIAL}),
     "olmo": ("olmo", {**GQA, "clip_qkv": 0.8}),
     "stablelm": ("stablelm", {**GQA, "rope_parameters": PARTIAL, "use_qkv_bias": True}),
     "stablelm (parallel)": ("stablelm", {**GQA, "rope_parameters": PARTIAL, "use_parallel_residual": True}),
@@ -80,16 +94,28 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}, "full_attention": YARN}}),
     "apertus": ("apertus", GQA),
     "arcee": ("arcee", {**GQA, "head_dim": 8}),
+    "arcee (biases)": ("arcee", {**GQA, "mlp_bias": True}),
     "cwm": ("cwm", {**GQA, **WINDOW, "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
     "ernie4_5": ("ernie4_5", {**GQA, "head_dim": 8}),
+    "ernie4_5 (biases)": ("ernie4_5", {**GQA, "head_dim": 8, "use_bias": True}),
     "exaone4": ("exaone4", {**GQA, **WINDOW, "head_dim": 8}),
     "glm": ("glm", {**GQA, "head_dim": 8, "attention_bias": True, "rope_parameters": PARTIAL}),
     "glm4": ("glm4", {**GQA, "head_dim": 8, "attention_bias": True, "rope_parameters": PARTIAL}),
     "granite": ("granite", {**GQA, **MULTIPLIERS}),
+    "granite (biases)": ("granite", {**GQA, **MULTIPLIERS, "mlp_bias": True, "attention_bias": True}),
     "helium": ("helium", {**GQA, "head_dim": 8}),
     "seed_oss": ("seed_oss", {**GQA, "head_dim": 8, "attention_out_bias": True}),
+    "internlm3": ("internlm3", {**GQA, "head_dim": 8, "qkv_bias": True, "bias": True}),
+    "iquestcoder": ("iquestcoder", {**GQA, "head_dim": 6}),
+    "hyperclovax": ("hyperclovax", {**GQA, **MULTIPLIERS, "head_dim": 8, "residual_multiplier": 1.0}),
+    "hyperclovax (no post-norm)": ("hyperclovax", {**GQA, **MULTIPLIERS, "head_dim": 8, "use_post_norm": False}),
+    "jais2": ("jais2", {**GQA, "head_dim": 8}),
+    "vaultgemma": ("vaultgemma", {**GQA, **WINDOW, "head_dim": 6, "query_pre_attn_scalar": 9,
+                                  "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0}),
     "smollm3": ("smollm3", {**GQA, "no_rope_layers": [1, 0, 1]}),
     "qwen3_moe": ("qwen3_moe", {**GQA, **EXPERTS, "head_dim": 8, "num_experts": 4, "norm_topk_prob": True}),
+    "mellum": ("mellum", {**GQA, **EXPERTS, **WINDOW, "head_dim": 8, "num_local_experts": 4,
+                          "rope_parameters": TWO_BASES}),
     "qwen2_moe": ("qwen2_moe", {
         **GQA, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 20,
         "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1,
@@ -106,7 +132,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 def hf_model(row: str, seed: int = 0) -> PreTrainedModel:
     """The model of this row, every parameter drawn at random; the same for the same seed."""
     model_type, fields = ROWS[row]
-    config = CONFIG_MAPPING[model_type](**{**IDS, **fields})
+    config = CONFIG_MAPPING[model_type](**copy.deepcopy({**IDS, **fields}))  # some write into what they are given
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     randomise(model, seed)
     return model

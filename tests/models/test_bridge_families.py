@@ -15,9 +15,10 @@ CHOSEN = ("gpt2", "gptj", "gpt_neox (sequential)", "opt", "llama", "phi3", "gemm
           "olmo", "olmo2", "granite", "mixtral", "gpt_oss")  # fmt: skip
 EDITED = [pytest.param(row, marks=() if row in CHOSEN else pytest.mark.slow) for row in ROWS]
 # Alibi is written from another end there, which moves all scores of a row alike.
-SHIFTED = ("bloom", "mpt")
+SHIFTED = ("bloom", "mpt", "mpt (six heads)")
 # HF multiplies logits after the unembedding, the native host inside it.
-SCALED_LOGITS = ("cohere", "cohere2", "granite", "granitemoe")
+SCALED_LOGITS = ("cohere", "cohere2", "granite", "granite (biases)", "granitemoe", "hyperclovax",
+                 "hyperclovax (no post-norm)")  # fmt: skip
 NORMS_OF_HEADS = ("q_norm.", "k_norm.")  # HF's layout differs from family to family, and so does the native host's
 
 

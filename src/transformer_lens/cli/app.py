@@ -10,11 +10,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from transformer_lens import __version__, viz
+from transformer_lens import __version__
+from transformer_lens.cli.attention import attention
+from transformer_lens.cli.attribute import By, attribute
+from transformer_lens.cli.heads import heads_anywhere, heads_on
+from transformer_lens.cli.lens import lens
 from transformer_lens.cli.patch import What, patch
-from transformer_lens.cli.prompt import Prompt
+from transformer_lens.cli.prompt import Prompt, load
 from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
 from transformer_lens.errors import TransformerLensError
@@ -66,33 +71,112 @@ def models_command(
     console.print(table)
 
 
+Model = Annotated[str, typer.Argument(help="A model by name, a local folder, or demo.")]
+Text = Annotated[str, typer.Argument(help="The prompt.")]
+Bridge = Annotated[bool, typer.Option("--bridge", help="Over transformers' own forward pass, weights as they are.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this file.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")]
+Top = Annotated[int, typer.Option("--top", help="How many to show.", min=1)]
+Literally = Annotated[bool, typer.Option("--no-space", help="Don't put a space in front of the tokens asked for.")]
+
+
+@app.command("lens")
+def lens_command(
+    model: Model,
+    prompt: Text,
+    target: Annotated[list[str] | None, typer.Option(help="A token to follow; may be given several times.")] = None,
+    top: Top = 3,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """What the model would predict if it stopped after each layer (the logit lens)."""
+    forms = Forms(as_json, out, html)
+    read = Prompt.read(model, prompt, bridge=bridge)
+    deliver(lens(read, [read.answer(text, literal=no_space) for text in target or ()], top), forms, console)
+
+
+@app.command("attribute")
+def attribute_command(
+    model: Model,
+    prompt: Text,
+    answer: Annotated[str, typer.Option(help="The token whose logit is split up.")],
+    wrong: Annotated[str | None, typer.Option(help="A token whose logit is subtracted.")] = None,
+    by: Annotated[By, typer.Option(help="Into what.")] = By.COMPONENT,
+    top: Top = 10,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Which parts of the model write an answer (direct logit attribution)."""
+    forms = Forms(as_json, out, html)
+    read = Prompt.read(model, prompt, bridge=bridge)
+    right = read.answer(answer, literal=no_space)
+    other = None if wrong is None else read.answer(wrong, literal=no_space)
+    deliver(attribute(read, right, other, by=by, top=top), forms, console)
+
+
+@app.command("heads")
+def heads_command(
+    model: Model,
+    prompt: Annotated[str | None, typer.Argument(help="A text to score them on; without it random tokens.")] = None,
+    top: Top = 5,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Which heads do a known job: previous token, duplicate token, induction, copying."""
+    forms = Forms(as_json, out, html)
+    if prompt is None:
+        report = heads_anywhere(model, load(model, bridge=bridge), top)
+    else:
+        report = heads_on(Prompt.read(model, prompt, bridge=bridge), top)
+    deliver(report, forms, console)
+
+
+@app.command("attention")
+def attention_command(
+    model: Model,
+    prompt: Text,
+    layer: Annotated[int | None, typer.Option(help="One layer; negative from the last.")] = None,
+    head: Annotated[int | None, typer.Option(help="One head of that layer.")] = None,
+    top: Top = 3,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+) -> None:
+    """Where heads look."""
+    forms = Forms(as_json, out, html)
+    deliver(attention(Prompt.read(model, prompt, bridge=bridge), layer, head, top), forms, console)
+
+
 @app.command("patch")
 def patch_command(
-    model: Annotated[str, typer.Argument(help="A model by name, or a local folder.")],
+    model: Model,
     clean: Annotated[str, typer.Option(help="The prompt whose activations are put in.")],
     corrupted: Annotated[str, typer.Option(help="The prompt they are put into, of as many tokens.")],
     answer: Annotated[str, typer.Option(help="What the clean prompt is continued by; one token.")],
     wrong: Annotated[str, typer.Option(help="What the corrupted prompt is continued by; one token.")],
     what: Annotated[What, typer.Option(help="What is patched.")] = What.RESID_PRE,
-    bridge: Annotated[bool, typer.Option("--bridge", help="Run transformers' own model.")] = False,
-    literal: Annotated[bool, typer.Option("--literal", help="Put no space before the answers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where the JSON goes.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with an interactive picture.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Write the picture; needs matplotlib.")] = None,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+    png: Annotated[Path | None, typer.Option(help="Write the picture to this file (needs matplotlib).")] = None,
 ) -> None:
     """Where an answer travels: activations of one prompt put into another's run, at every layer and place."""
-    forms = Forms(as_json, out, html)
-    if png is not None and png.suffix.lower() != ".png":
-        raise ValueError(f"--png writes a picture: {png.name} must end in .png.")
-    prompt = Prompt.read(model, clean, bridge=bridge)
-    tokens = [prompt.answer(text, literal=literal) for text in (answer, wrong)]
-    report = patch(prompt, corrupted, tokens[0], tokens[1], what=what)
-    deliver(report, forms, console)
-    for picture in report.parts:
-        if png is not None and isinstance(picture, viz.Picture):
-            picture.save(png)
-            Console(stderr=True, highlight=False).print(f"Written: {png}", soft_wrap=True, markup=False)
+    forms = Forms(as_json, out, html, png)
+    read = Prompt.read(model, clean, bridge=bridge)
+    right, other = (read.answer(text, literal=no_space) for text in (answer, wrong))
+    deliver(patch(read, corrupted, right, other, what=what), forms, console)
 
 
 def main() -> None:
@@ -100,5 +184,6 @@ def main() -> None:
     try:
         app()
     except (TransformerLensError, ValueError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
+        # NOTE: errors speak of [batch, pos], which rich would take for markup.
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

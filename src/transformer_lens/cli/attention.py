@@ -93,5 +93,9 @@ def _pictures(prompt: Prompt, patterns: dict[int, Tensor], head: int | None) -> 
             pictures.append(viz.attention_heads(pattern, prompt.words, head_labels=labels, title=title))
         else:
             picture = viz.attention_text(pattern, prompt.words, head=head, head_labels=labels, title=labels[head])
-            pictures += [viz.attention_heads(pattern[[head]], prompt.words, head_labels=[labels[head]]), picture]
+            alone = viz.heat_map(
+                pattern[head], row_labels=prompt.words, column_labels=prompt.words, title="The same head",
+                row_axis="query", column_axis="key", value_name="attention", scale="sequential",
+            )  # fmt: skip
+            pictures += [picture, alone]
     return pictures

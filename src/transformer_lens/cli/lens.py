@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from transformer_lens import viz
 from transformer_lens.cli.prompt import Prompt
@@ -18,22 +19,29 @@ def lens(prompt: Prompt, targets: Sequence[int], top: int) -> Report:
     found = logit_lens(prompt.model, prompt.tokens, top_k=top, targets=list(targets) or None)
     names = [prompt.model.to_single_str_token(token) for token in targets]
     data = {**prompt.facts(), "targets": names, "layers": found.labels, "rows": found.table()}
-    return Report(f"Logit lens of {prompt.name}", data, [prompt.shown(), _table(found, names)], _page(found, prompt))
+    legend = "entropy and KL to the final prediction in nats; rank of the final token"
+    shown: list[RenderableType] = [
+        prompt.shown(),
+        _table(found, names),
+        legend + (", rank: probability of the others" if names else ""),
+    ]
+    return Report(f"Logit lens of {prompt.name}", data, shown, _page(found, prompt))
 
 
 def _table(found: LogitLens, targets: Sequence[str]) -> Table:
     last = len(found.prompt[0]) - 1
-    table = Table("layer", "likeliest next tokens", "entropy (nats)", "KL to final (nats)", "rank of final")
+    heads = ("stream", "likeliest next tokens", "entropy", "KL", "rank")
+    table = Table(*(Column(head, no_wrap=True) for head in heads))
     for target in targets:
-        table.add_column(escape(f"rank, probability of {viz.visible_token(target)}"))
+        table.add_column(escape(viz.visible_token(target)), no_wrap=True)
     for row in found.table():
         if row["position"] != last:
             continue
-        said = [f"{viz.visible_token(t)} {p:.1%}" for t, p in zip(row["top"], row["probabilities"], strict=True)]
+        said = [f"{viz.visible_token(t)} {p:.0%}" for t, p in zip(row["top"], row["probabilities"], strict=True)]
         asked = zip(row.get("target_ranks", ()), row.get("target_probabilities", ()), strict=True)
         table.add_row(
-            row["layer"], escape("  ".join(said)), f"{row['entropy']:.2f}", f"{row['kl_to_final']:.2f}",
-            str(row["rank_of_final"]), *(f"{rank}, {probability:.1%}" for rank, probability in asked),
+            row["layer"], escape("\n".join(said)), f"{row['entropy']:.2f}", f"{row['kl_to_final']:.2f}",
+            str(row["rank_of_final"]), *(f"{rank}: {probability:.0%}" for rank, probability in asked),
         )  # fmt: skip
     return table
 

@@ -37,16 +37,18 @@ class Prompt:
         """The model of this name, or in this folder, and the text as its tokens.
 
         Raises:
-            ValueError: the text is empty.
+            ValueError: the text is empty, or longer than the model's context.
         """
         if not text:
             raise ValueError("The prompt is empty: give a text.")
         model = load(name, bridge=bridge)
-        tokens = model.to_tokens(text)
+        tokens = model.to_tokens(text, truncate=False)
+        if tokens.shape[1] > model.cfg.n_ctx:
+            raise ValueError(f"The prompt is {tokens.shape[1]} tokens, and the model's n_ctx is {model.cfg.n_ctx}.")
         return cls(name, model, text, tokens, [str(word) for word in model.to_str_tokens(tokens[0])])
 
     def answer(self, text: str, *, literal: bool) -> int:
-        """The token that an answer is: with a space in front, unless it has one, the prompt ends in one, or `literal`."""
+        """The token of an answer: a space is put before it, unless it has one, the prompt ends in one, or `literal`."""
         spaced = text if literal or text[:1].isspace() or self.text[-1:].isspace() else f" {text}"
         return int(self.model.to_single_token(spaced))
 

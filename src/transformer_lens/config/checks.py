@@ -34,14 +34,20 @@ NEEDS = {
     "clamped_glu_limit": ("num_experts",),
     "d_shared_expert": ("num_experts",),
     "qk_norm_across_heads": ("use_qk_norm",),
+    "qk_layer_norm": ("use_qk_norm",),
+    "gated_mlp_biases": ("gated_mlp",),
+    "longrope_short_factors": ("longrope_long_factors",),
+    "longrope_long_factors": ("longrope_short_factors",),
+    "longrope_original_ctx": ("longrope_short_factors",),
+    "longrope_attention_factor": ("longrope_short_factors",),
     "ungroup_grouped_query_attention": ("n_key_value_heads",),
     "yarn_global_attn_only": ("use_local_attn",),
 }
 ROTARY_ONLY = (
     "rotary_dim", "rotary_base", "rotary_layers", "rotary_base_local", "rotary_scaling_factor", "rotary_adjacent_pairs",
-    "use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "use_logn_attn",
+    "use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "use_logn_attn", "longrope_short_factors",
 )  # fmt: skip
-EXTENSIONS = ("use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope")
+EXTENSIONS = ("use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "longrope_short_factors")
 
 
 def check(cfg: HookedTransformerConfig, given: set[str]) -> None:
@@ -125,8 +131,9 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
         idle = sorted(given & {"gated_mlp", "num_experts", "parallel_attn_mlp", "use_hook_mlp_in"})
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} has no effect with attn_only=True.")
-    if cfg.num_experts and cfg.is_layer_norm_activation():
-        raise ConfigurationError(f"act_fn={cfg.act_fn!r} has no form with experts.")
+    if cfg.num_experts and (cfg.is_layer_norm_activation() or cfg.gated_mlp_biases):
+        wrong = f"act_fn={cfg.act_fn!r}" if cfg.is_layer_norm_activation() else "gated_mlp_biases"
+        raise ConfigurationError(f"{wrong} has no form with experts.")
 
 
 def _check_norms_and_caps(cfg: HookedTransformerConfig, given: set[str]) -> None:

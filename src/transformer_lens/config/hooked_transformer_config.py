@@ -35,7 +35,10 @@ class HookedTransformerConfig(TransformerLensConfig):
         rotary_base_local: base of local layers (they are not rescaled).
         use_logn_attn: queries beyond train_seq_length grow with log(position).
         rotary_layers: the layers that rotate queries and keys; None: all.
-        use_qk_norm: RMS norm of each head's queries and keys; with qk_norm_across_heads of all heads' together.
+        use_qk_norm: RMS norm of each head's queries and keys (with qk_layer_norm a layer norm); with
+            qk_norm_across_heads of all heads' together.
+        longrope_*: a divisor for each rotary frequency, and others beyond longrope_original_ctx tokens.
+        gated_mlp_biases: gated MLPs compute act(x W_gate + b_gate) * (x W_in + b_in), not ... * (x W_in) + b_in.
         use_attention_sinks: one learned extra logit per head in each softmax.
         use_normalization_before_and_after: norms after attention and MLP too; use_normalization_after_only: only there.
         post_embedding_ln: layer norm right after the token embedding.
@@ -131,6 +134,12 @@ class HookedTransformerConfig(TransformerLensConfig):
     use_normalization_after_only: bool = False
     qk_norm_across_heads: bool = False
     rotary_layers: list[int] | None = None
+    gated_mlp_biases: bool = False
+    qk_layer_norm: bool = False
+    longrope_short_factors: list[float] | None = None
+    longrope_long_factors: list[float] | None = None
+    longrope_original_ctx: int = 4096
+    longrope_attention_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.dtype, str):

@@ -61,8 +61,8 @@ class Patchscope:
 @torch.no_grad()
 def patchscope(
     model: Any,
-    source: str | Int[Tensor, "pos"],
-    target: str | Int[Tensor, "pos"],
+    source: str | Int[Tensor, "source_pos"],
+    target: str | Int[Tensor, "target_pos"],
     *,
     layers: Sequence[int] | None = None,
     position: int = -1,

@@ -19,7 +19,7 @@ from transformer_lens.weights.canonical import Plan, canonical_state, hf_state
 from transformer_lens.weights.checkpoints import InMemory
 from transformer_lens.weights.processing import process, refusals
 from transformer_lens.weights.processing.process import ProcessingWarning
-from transformer_lens.wrapped.anatomy import Anatomy
+from transformer_lens.wrapped.anatomy import SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.stored import refuse_unplain
 from transformer_lens.wrapped.views import View
@@ -113,9 +113,9 @@ class BridgeProcessing(HookedRootModule):
             own.get_submodule(path).__setattr__(leaf, nn.Parameter(tensor.to(like), requires_grad=like.requires_grad))
         own.config.tie_word_embeddings = False
         self.cfg.normalization_type, self.cfg.tie_word_embeddings = cfg.normalization_type, False
-        self._move_to(own, Anatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
+        self._move_to(own, SpecAnatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
 
-    def _move_to(self, model: Any, anatomy: Anatomy) -> None:
+    def _move_to(self, model: Any, anatomy: SpecAnatomy) -> None:
         """Look at this module tree from now on; hook points and their hooks stay."""
         self.host.model, self.host.anatomy = model, anatomy
         self.host.weights.model, self.host.weights.anatomy = model, anatomy
@@ -167,7 +167,8 @@ def _bias_rules(plan: Plan, after: State, before: Mapping[str, Tensor]) -> list[
     return rules
 
 
-_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_out": "b_out", "W_U": "b_U"}
+_MADE = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_gate": "b_gate",
+         "W_out": "b_out", "W_U": "b_U"}  # fmt: skip
 
 
 def _bias_beside(rule: Weight) -> Weight | None:

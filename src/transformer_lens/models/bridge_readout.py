@@ -30,7 +30,7 @@ def bridge_readout(model: BridgeWeights) -> Readout:
     return Readout(
         d_model=cfg.d_model,
         layers=tuple(_layer(host, block, layer) for layer, block in enumerate(model.blocks)),
-        embeddings=("embed", "pos_embed") if host.weights.has("pos_embed.W_pos") else ("embed",),
+        embeddings=("embed", "pos_embed") if host.anatomy.ends.pos_embed is not None else ("embed",),
         ln_final=_norm(host, "ln_final", kind="RMS" if cfg.final_rms else None),
         W_U=model.W_U.detach(),
         b_U=model.b_U.detach(),

@@ -24,7 +24,7 @@ class BridgeWeights(StackedWeights):
             prefix, name = f"{prefix}experts.{{expert}}.", f"{name}.weight"
         found = self.host.weights.find(prefix, name, layer)
         if found is None:
-            raise TransformerLensError(f"{self.host.anatomy.spec.name} has no {name}.")
+            raise TransformerLensError(f"{self.host.anatomy.name} has no {name}.")
         return found.transpose(-1, -2) if routed else found
 
     @property

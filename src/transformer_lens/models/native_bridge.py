@@ -25,7 +25,7 @@ from transformer_lens.specs import HFConfig, Spec
 from transformer_lens.specs.axes import one
 from transformer_lens.specs.spec import Weight
 from transformer_lens.weights.canonical import axis_sizes
-from transformer_lens.wrapped.anatomy import Anatomy, Weights
+from transformer_lens.wrapped.anatomy import SpecAnatomy, Weights
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.sites import Activation, Site, Slot
 from transformer_lens.wrapped.views import View, hook_point
@@ -85,7 +85,7 @@ class NativeParts:
     """
 
     model: NativeCausalLM
-    anatomy: Anatomy
+    anatomy: SpecAnatomy
 
     @classmethod
     def of(cls, config: HookedTransformerConfig | dict[str, Any], name: str) -> NativeParts:
@@ -154,7 +154,7 @@ class _Grower:
         return View(self.host, here, prefix if here else "", layer_of(f"{path}.") or 0)
 
 
-def _anatomy(native: NativeTransformer, cfg: HookedTransformerConfig) -> Anatomy:
+def _anatomy(native: NativeTransformer, cfg: HookedTransformerConfig) -> SpecAnatomy:
     weights: dict[str, Weight] = {}
     lengths: dict[str, int] = {}
     for name, parameter in native.named_parameters():
@@ -166,7 +166,7 @@ def _anatomy(native: NativeTransformer, cfg: HookedTransformerConfig) -> Anatomy
     norms = {_template(name): ROOT + _template(name) for name, part in native.named_modules() if isinstance(part, Norm)}
     spec = Spec("the native transformer", (), {}, tuple(weights.values()), prefix=ROOT, modules=norms)
     sizes = axis_sizes(cfg.to_dict(), **lengths)
-    return Anatomy(spec, HFConfig({}), cfg, sizes)
+    return SpecAnatomy(spec, HFConfig({}), cfg, sizes)
 
 
 def _template(name: str) -> str:

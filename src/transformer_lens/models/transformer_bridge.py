@@ -26,8 +26,11 @@ from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.models.verification import Verification
+from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
+from transformer_lens.wrapped.resolver import ResolvedAnatomy
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
@@ -76,6 +79,12 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         booted.grow(self.host, self)
         self.training = booted.model.training
         self.setup()
+        if isinstance(booted.anatomy, ResolvedAnatomy):
+            leave_out_untrusted(self)
+
+    def verify(self, thorough: bool = True) -> Verification:
+        """What holds of this bridge and which of its hook points can be trusted. See `verifying.verify`."""
+        return verify(self, thorough)
 
     @classmethod
     def boot_transformers(

@@ -16,7 +16,7 @@ from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.layout import heads_in, heads_out, project_in, project_out
 from transformer_lens.native.linear import clamp_qkv, complex_attn_linear
-from transformer_lens.native.norms import RMSNorm
+from transformer_lens.native.norms import LayerNorm, RMSNorm
 from transformer_lens.native.positions import alibi_slopes, log_stretch, make_rotary
 from transformer_lens.weights.factored_matrix import FactoredMatrix
 
@@ -46,8 +46,9 @@ class Attention(nn.Module):
             self.sinks = nn.Parameter(torch.zeros(n_heads, dtype=dtype))
         if cfg.use_qk_norm:
             across = cfg.qk_norm_across_heads
-            self.q_norm = RMSNorm(cfg, length=n_heads * d_head if across else d_head)
-            self.k_norm = RMSNorm(cfg, length=(cfg.n_key_value_heads or n_heads) * d_head if across else d_head)
+            norm = LayerNorm if cfg.qk_layer_norm else RMSNorm
+            self.q_norm = norm(cfg, length=n_heads * d_head if across else d_head)
+            self.k_norm = norm(cfg, length=(cfg.n_key_value_heads or n_heads) * d_head if across else d_head)
         local = cfg.use_local_attn and attn_type == "local"
         self.window = cfg.window_size if local else None
         rotates = cfg.positional_embedding_type == "rotary" and (
@@ -117,8 +118,8 @@ class Attention(nn.Module):
             q, k, v = clamp_qkv(q, k, v, clip)
         if self.rotary is not None:
             rotary = self.rotary
-            if self.cfg.use_dynamic_ntk_rope:
-                rotary = make_rotary(self.cfg, self.window is not None, frame.offset + q.shape[1])
+            if self.cfg.use_dynamic_ntk_rope or self.cfg.longrope_short_factors is not None:
+                rotary = make_rotary(self.cfg, self.window is not None, frame.reach)
             angles = frame.angles(rotary)
             q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
             if self.cfg.use_logn_attn and self.cfg.train_seq_length is not None:
@@ -271,7 +272,7 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "batch po
     return complex_attn_linear(x, weight, bias)
 
 
-def _flat_norm(norm: RMSNorm, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+def _flat_norm(norm: LayerNorm | RMSNorm, heads: Float[Tensor, "batch pos head d_head"]) -> Tensor:
     # The norm's hooks see [batch * pos * head, d_head], as they always have; [batch * pos, head * d_head] across heads.
     normed: Tensor = norm(heads.reshape(-1, norm.w.shape[0]))
     return normed.view_as(heads) if normed.is_contiguous() else normed.reshape(heads.shape)

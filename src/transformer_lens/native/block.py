@@ -34,8 +34,7 @@ class TransformerBlock(nn.Module):
         self.hook_v_input = HookPoint()  # [batch, pos, kv_head, d_model]
         self.hook_attn_out = HookPoint()  # [batch, pos, d_model]
         self.hook_resid_post = HookPoint()  # [batch, pos, d_model]
-        if after:
-            self.ln1_post = make_norm(cfg, after=True)
+        self.ln1_post = make_norm(cfg, after=True) if after else None
         if cfg.attn_only:
             return
         self.ln2 = nn.Identity() if cfg.use_normalization_after_only else make_norm(cfg)
@@ -44,8 +43,7 @@ class TransformerBlock(nn.Module):
         self.hook_mlp_out = HookPoint()  # [batch, pos, d_model]
         if not cfg.parallel_attn_mlp:
             self.hook_resid_mid = HookPoint()  # [batch, pos, d_model]
-        if after:
-            self.ln2_post = make_norm(cfg, after=True)
+        self.ln2_post = make_norm(cfg, after=True) if after else None
 
     def forward(
         self,
@@ -74,7 +72,7 @@ class TransformerBlock(nn.Module):
             attention_mask=attention_mask,
             frame=frame,
         )
-        if hasattr(self, "ln1_post"):
+        if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out)
         attn_out = self.hook_attn_out(attn_out)
         if self.cfg.attn_only:
@@ -91,7 +89,7 @@ class TransformerBlock(nn.Module):
     def apply_mlp(self, normalized_resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the MLP adds to the stream, for an already normalised one."""
         mlp_out = self.mlp(normalized_resid)
-        return self.ln2_post(mlp_out) if hasattr(self, "ln2_post") else mlp_out  # type: ignore[no-any-return]
+        return mlp_out if self.ln2_post is None else self.ln2_post(mlp_out)  # type: ignore[no-any-return]
 
     def _attention_inputs(self, resid_pre: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         split = [is_live(self.hook_q_input), is_live(self.hook_k_input), is_live(self.hook_v_input)]

@@ -20,13 +20,12 @@ class Embed(nn.Module):
     def __init__(self, cfg: HookedTransformerConfig):
         super().__init__()
         self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model, dtype=cfg.dtype))
-        if cfg.post_embedding_ln:
-            self.ln = LayerNorm(cfg)
+        self.ln = LayerNorm(cfg) if cfg.post_embedding_ln else None
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """The rows of W_E, normalised where the family does so here."""
         embedded = embedding(tokens, self.W_E)
-        return self.ln(embedded) if hasattr(self, "ln") else embedded
+        return embedded if self.ln is None else self.ln(embedded)
 
 
 class PosEmbed(nn.Module):

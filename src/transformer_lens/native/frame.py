@@ -57,6 +57,13 @@ class Frame:
         real = mask.bool()
         return cls(positions, offset, None if bool(real.all()) else real)
 
+    @property
+    def reach(self) -> int:
+        """The highest position and one."""
+        if "reach" not in self._kept:
+            self._kept["reach"] = int(self.positions.max()) + 1
+        return self._kept["reach"]  # type: ignore[return-value]
+
     def is_plain_causal(self, n_query: int, window: int | None) -> bool:
         """Whether visibility is the bare triangle, so that no mask needs to be built."""
         return self.real is None and self.offset == 0 and (window is None or window >= n_query)

@@ -51,18 +51,21 @@ class GatedMLP(MLP):
 
     Attributes:
         W_gate: [d_model, d_mlp]; the others as in MLP. b_in is added after the product.
+        b_gate: [d_mlp]; with cfg.gated_mlp_biases, act(x · W_gate + b_gate) * (x · W_in + b_in) is the product.
     """
 
     def __init__(self, cfg: HookedTransformerConfig):
         super().__init__(cfg)
         self.W_gate = matrix(cfg.d_model, _width(cfg), dtype=cfg.dtype)
+        self.b_gate = nn.Parameter(torch.zeros(_width(cfg), dtype=cfg.dtype)) if cfg.gated_mlp_biases else None
         self.hook_pre_linear = HookPoint()  # [batch, pos, d_mlp]
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The MLP's output for the normalised stream x."""
-        pre = self.hook_pre(linear(x, self.W_gate.T))
-        pre_linear = self.hook_pre_linear(linear(x, self.W_in.T))
-        post = self.hook_post(self._activate(pre) * pre_linear + self.b_in)
+        before, after = (None, self.b_in) if self.b_gate is None else (self.b_in, 0)
+        pre = self.hook_pre(linear(x, self.W_gate.T, self.b_gate))
+        pre_linear = self.hook_pre_linear(linear(x, self.W_in.T, before))
+        post = self.hook_post(self._activate(pre) * pre_linear + after)
         return linear(post, self.W_out.T, self.b_out)
 
 

@@ -54,7 +54,7 @@ def make_rotary(cfg: HookedTransformerConfig, local: bool = False, length: int =
     Args:
         cfg: the configuration.
         local: for layers with a sliding window.
-        length: tokens in the pass, cached ones included; only dynamic NTK depends on it.
+        length: tokens in the pass, cached ones included; only dynamic NTK and longrope depend on it.
 
     Example:
         >>> cfg = HookedTransformerConfig(
@@ -70,7 +70,13 @@ def make_rotary(cfg: HookedTransformerConfig, local: bool = False, length: int =
         base *= _dynamic_stretch(length, cfg.train_seq_length or length) ** (dim / (dim - 2))
     frequencies = [base ** (-i / dim) for i in range(0, dim, 2)]
     scale = 1.0
-    if cfg.use_NTK_by_parts_rope:
+    if cfg.longrope_short_factors is not None and cfg.longrope_long_factors is not None:
+        # arXiv 2402.13753: a divisor for each frequency, others where a text is longer than those of the training.
+        beyond = length > cfg.longrope_original_ctx
+        factors = cfg.longrope_long_factors if beyond else cfg.longrope_short_factors
+        frequencies = [f / factor for f, factor in zip(frequencies, factors, strict=True)]
+        scale = cfg.longrope_attention_factor
+    elif cfg.use_NTK_by_parts_rope:
         frequencies = [_by_parts(f, cfg) for f in frequencies]
     elif cfg.use_yarn_rope and not (local and cfg.yarn_global_attn_only):
         frequencies, scale = _yarn(frequencies, base, cfg), cfg.yarn_attention_factor

@@ -224,7 +224,7 @@ def _contiguous(module: nn.Module, state_dict: dict[str, Any], prefix: str, loca
 
 
 def _without_old_buffers(
-    module: nn.Module,
+    module: NativeTransformer,
     state_dict: dict[str, Any],
     prefix: str,
     local_metadata: dict[str, Any],
@@ -234,8 +234,8 @@ def _without_old_buffers(
     error_msgs: list[str],
 ) -> None:
     # Checkpoints of 2.x and 3.x hold masks and rotary tables, which are computed here.
-    unused = (
-        [] if hasattr(module, "pos_embed") else [f"{prefix}pos_embed.W_pos"]
-    )  # NOTE: 3.x kept one beside alibi, unread
+    # NOTE: 3.x kept a W_pos beside alibi, unread.
+    learned = module.cfg.positional_embedding_type in ("standard", "shortformer")
+    unused = [] if learned else [f"{prefix}pos_embed.W_pos"]
     for name in [name for name in state_dict if name.endswith(OLD_BUFFERS) or name in unused]:
         del state_dict[name]

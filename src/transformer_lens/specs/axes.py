@@ -87,11 +87,21 @@ def plain_mlp(up: str, down: str, bias: Any = True) -> tuple[Weight, ...]:
     )
 
 
-def gated_mlp(hf: str, names: str = "gate_proj up_proj down_proj") -> tuple[Weight, ...]:
-    """A gated MLP of three linear layers without biases."""
-    gate, up, down = (f"{hf}.{name}.weight" for name in names.split())
+def gated_mlp(hf: str, names: str = "gate_proj up_proj down_proj", bias: Any = False) -> tuple[Weight, ...]:
+    """A gated MLP of three linear layers; with biases (`gated_mlp_biases`) always, never, or under a condition."""
+    gate, up, down = (f"{hf}.{name}" for name in names.split())
     mlp = "blocks.{layer}.mlp."
-    return one(gate, f"{mlp}W_gate", UP), one(up, f"{mlp}W_in", UP), one(down, f"{mlp}W_out", DOWN)
+    return (
+        one(f"{gate}.weight", f"{mlp}W_gate", UP),
+        one(f"{up}.weight", f"{mlp}W_in", UP),
+        one(f"{down}.weight", f"{mlp}W_out", DOWN),
+        *biases(
+            bias,
+            (f"{gate}.bias", f"{mlp}b_gate", "d_mlp -> d_mlp"),
+            (f"{up}.bias", f"{mlp}b_in", "d_mlp -> d_mlp"),
+            (f"{down}.bias", f"{mlp}b_out", VECTOR),
+        ),
+    )
 
 
 def fused_by_head(hf: str, bias: Any = True, order: str = "QKV") -> tuple[Weight, ...]:

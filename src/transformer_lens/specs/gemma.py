@@ -68,6 +68,12 @@ GEMMA2 = GEMMA.but(
     weights=(*_ENDS, *_SANDWICH, *_ATTENTION, *_MLP),
 )  # fmt: skip
 
+VAULT_GEMMA = GEMMA2.but(
+    name="VaultGemma", model_types=("vaultgemma",), architecture="VaultGemmaForCausalLM",
+    fixed={"use_normalization_before_and_after": False},
+    weights=(*_ENDS, *_norms(("input_layernorm", "ln1"), ("pre_feedforward_layernorm", "ln2")), *_ATTENTION, *_MLP),
+)  # fmt: skip
+
 
 def _norm_of_heads(name: str) -> Weight:
     return one(f"{_L}.self_attn.{name}.weight", f"{_BLOCK}attn.{name}.w", "d_head -> d_head", offset=1.0)

@@ -47,10 +47,21 @@ def _not(name: str) -> Any:
 
 # --- MLPs without a gate ------------------------------------------------------------------------------------------
 
+
+def _norms_of_heads(config: HFConfig) -> dict[str, Any]:
+    return {"use_qk_norm": bool(config["qk_layernorm"]), "qk_layer_norm": bool(config["qk_layernorm"])}
+
+
+def _qk_layer_norms() -> tuple[Weight, ...]:
+    return tuple(one(f"{_L}.self_attn.{x}_layernorm.{hf}", f"{_ATTN}{x}_norm.{ours}", "d_head -> d_head",
+                     when=_flag("qk_layernorm"))
+                 for x in "qk" for hf, ours in (("weight", "w"), ("bias", "b")))  # fmt: skip
+
+
 PHI = LLAMA.but(
     name="Phi 1, 1.5, 2", model_types=("phi",), architecture="PhiForCausalLM", notes="", same=_EPS,
     fixed={**_LN, "parallel_attn_mlp": True, "default_prepend_bos": False},
-    refuses={"qk_layernorm": ((False,), "layer norms of queries and keys")},
+    rules=(heads(), activation("hidden_act"), rotary, _norms_of_heads),
     weights=(
         *embeddings("model.embed_tokens.weight"),
         one("lm_head.bias", "unembed.b_U", "d_vocab -> d_vocab"),
@@ -58,6 +69,23 @@ PHI = LLAMA.but(
         *norm("model.final_layernorm", "ln_final", bias=True),
         *separate_attention(f"{_L}.self_attn", bias=True, names="q_proj k_proj v_proj dense"),
         *plain_mlp(f"{_L}.mlp.fc1", f"{_L}.mlp.fc2"),
+        *_qk_layer_norms(),
+    ),
+)  # fmt: skip
+
+PERSIMMON = LLAMA.but(
+    name="Persimmon", model_types=("persimmon",), architecture="PersimmonForCausalLM", notes="", same=_EPS, fixed=_LN,
+    rules=PHI.rules,
+    weights=(
+        *embeddings("model.embed_tokens.weight"),
+        *norm(f"{_L}.input_layernorm", f"{_BLOCK}ln1", bias=True),
+        *norm(f"{_L}.post_attention_layernorm", f"{_BLOCK}ln2", bias=True),
+        *norm("model.final_layernorm", "ln_final", bias=True),
+        *fused_by_head(f"{_L}.self_attn.query_key_value"),
+        one(f"{_L}.self_attn.dense.weight", f"{_ATTN}W_O", OUT),
+        one(f"{_L}.self_attn.dense.bias", f"{_ATTN}b_O", VECTOR),
+        *_qk_layer_norms(),
+        *plain_mlp(f"{_L}.mlp.dense_h_to_4h", f"{_L}.mlp.dense_4h_to_h"),
     ),
 )  # fmt: skip
 
@@ -81,7 +109,7 @@ NEMOTRON = LLAMA.but(
     name="Nemotron 3 and 4", model_types=("nemotron",), architecture="NemotronForCausalLM", notes="",
     same={"eps": "norm_eps"},
     fixed=_LN,
-    refuses={"mlp_bias": ((False, True), "")},
+    rules=(heads(), activation("hidden_act"), rotary),
     weights=(
         *embeddings("model.embed_tokens.weight"),
         one(f"{_L}.input_layernorm.weight", f"{_BLOCK}ln1.w", VECTOR, offset=1.0),
@@ -90,6 +118,19 @@ NEMOTRON = LLAMA.but(
         one(f"{_L}.post_attention_layernorm.bias", f"{_BLOCK}ln2.b", VECTOR),
         one("model.norm.weight", "ln_final.w", VECTOR, offset=1.0),
         one("model.norm.bias", "ln_final.b", VECTOR),
+        *separate_attention(f"{_L}.self_attn", bias=_flag("attention_bias")),
+        *plain_mlp(f"{_L}.mlp.up_proj", f"{_L}.mlp.down_proj", bias=_flag("mlp_bias")),
+    ),
+)  # fmt: skip
+
+JAIS2 = LLAMA.but(
+    name="Jais 2", model_types=("jais2",), architecture="Jais2ForCausalLM", notes="", same=_EPS, fixed=_LN,
+    rules=NEMOTRON.rules,
+    weights=(
+        *embeddings("model.embed_tokens.weight"),
+        *norm(f"{_L}.input_layernorm", f"{_BLOCK}ln1", bias=True),
+        *norm(f"{_L}.post_attention_layernorm", f"{_BLOCK}ln2", bias=True),
+        *norm("model.norm", "ln_final", bias=True),
         *separate_attention(f"{_L}.self_attn", bias=_flag("attention_bias")),
         *plain_mlp(f"{_L}.mlp.up_proj", f"{_L}.mlp.down_proj", bias=_flag("mlp_bias")),
     ),
@@ -132,9 +173,6 @@ def _mpt(config: HFConfig) -> dict[str, Any]:
     wanted = {"alibi": True, "qk_ln": False, "prefix_lm": False, "alibi_bias_max": 8}
     if wrong := {name: attention[name] for name, value in wanted.items() if attention.get(name, value) != value}:
         raise UnsupportedModelError(f"MPT with attn_config {wrong} is not for HookedTransformer.")
-    n_heads = config["n_heads"]
-    if n_heads & (n_heads - 1):
-        raise UnsupportedModelError(f"MPT with {n_heads} heads orders its alibi slopes in a way of its own.")
     scale = attention.get("softmax_scale")
     return {
         "d_mlp": 4 * config["d_model"],
@@ -287,7 +325,7 @@ def _stablelm(config: HFConfig) -> dict[str, Any]:
 
 STABLELM = LLAMA.but(
     name="StableLM 2 and 3B", model_types=("stablelm",), architecture="StableLmForCausalLM", notes="", same=_EPS,
-    fixed=_GATED,
+    fixed={**_GATED, "gated_mlp_biases": True},  # which its checkpoints lack, and into which ln2's bias folds
     rules=(heads(), activation("hidden_act"), rotary, _stablelm),
     refuses={"qk_layernorm": ((False,), "layer norms of queries and keys")},
     weights=(

@@ -17,10 +17,11 @@ from transformer_lens.specs.axes import (
     plain_mlp,
     separate_attention,
 )  # fmt: skip
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.rules import (
     activation,
     heads,
+    mlp_biases,
     one_window,
     rotary,
     rotary_by_layer_type,
@@ -34,6 +35,10 @@ _BLOCK = "blocks.{layer}."
 
 def _attention_bias(config: HFConfig) -> bool:
     return bool(config.get("attention_bias"))
+
+
+def _mlp_bias(config: HFConfig) -> bool:
+    return bool(config.get("mlp_bias"))
 
 
 def _frame(bias: bool = False) -> tuple[Weight, ...]:
@@ -76,7 +81,7 @@ def qk_norm(
 ACROSS = ("(head d_head) -> (head d_head)", "(kv d_head) -> (kv d_head)")
 _ATTENTION = separate_attention(f"{_L}.self_attn", bias=_attention_bias)
 _MLP = gated_mlp(f"{_L}.mlp")
-_NO_MLP_BIAS = {"mlp_bias": ((False, None), "biases inside the gated MLP")}
+_MLP_WITH_BIASES = gated_mlp(f"{_L}.mlp", bias=_mlp_bias)
 
 LLAMA = Spec(
     name="Llama 1, 2, 3",
@@ -91,13 +96,16 @@ LLAMA = Spec(
         "d_mlp": "intermediate_size",
     },
     fixed={"normalization_type": "RMS", "gated_mlp": True},
-    rules=(heads(), activation("hidden_act"), rotary),
-    refuses=_NO_MLP_BIAS,
+    rules=(heads(), activation("hidden_act"), rotary, mlp_biases()),
     harmless=frozenset({"rope_theta", "rope_scaling", "original_max_position_embeddings"}),
     ignored=(r"\.rotary_emb\.inv_freq$",),
-    weights=(*_frame(), *_before(), *_ATTENTION, *_MLP),
+    weights=(*_frame(), *_before(), *_ATTENTION, *_MLP_WITH_BIASES),
     notes="also Code Llama, Yi, Vicuna, TinyLlama, DeepSeek-LLM and whatever else calls itself llama",
 )
+
+# These are configurations of transformers' Llama.
+INTERNLM3 = LLAMA.but(name="InternLM 3", model_types=("internlm3",), notes="")
+IQUEST_CODER = LLAMA.but(name="IQuest-Coder", model_types=("iquestcoder",), notes="")
 
 
 def _mistral_windows(config: HFConfig) -> dict[str, Any]:
@@ -132,7 +140,7 @@ _FUSED_MLP = (
 )  # fmt: skip
 PHI3 = LLAMA.but(
     name="Phi 3 and 4", model_types=("phi3",), architecture="Phi3ForCausalLM",
-    notes="not the long-context variants (longrope)",
+    notes="",
     rules=(heads(), activation("hidden_act"), rotary, one_window),
     weights=(
         *_frame(), *_before(), *fused_in_blocks(f"{_L}.self_attn.qkv_proj"),
@@ -144,8 +152,8 @@ PHI3 = LLAMA.but(
 MINISTRAL = MISTRAL.but(name="Ministral", model_types=("ministral",), architecture="MinistralForCausalLM")
 CWM = LLAMA.but(
     name="CWM", model_types=("cwm",), architecture="CwmForCausalLM", notes="",
-    rules=(heads(), activation("hidden_act"), rotary, windows_by_layer),
-    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn"), *_MLP),
+    rules=(*LLAMA.rules, windows_by_layer),
+    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn"), *_MLP_WITH_BIASES),
 )  # fmt: skip
 
 
@@ -156,7 +164,8 @@ def _out_bias(config: HFConfig) -> bool:
 SEED_OSS = LLAMA.but(
     name="Seed-OSS", model_types=("seed_oss",), architecture="SeedOssForCausalLM", notes="",
     harmless=frozenset({"residual_dropout"}),
-    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn", _attention_bias, _out_bias), *_MLP),
+    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn", _attention_bias, _out_bias),
+             *_MLP_WITH_BIASES),
 )  # fmt: skip
 
 
@@ -166,19 +175,27 @@ def _rotating_layers(config: HFConfig) -> dict[str, Any]:
 
 SMOLLM3 = LLAMA.but(
     name="SmolLM3", model_types=("smollm3",), architecture="SmolLM3ForCausalLM", notes="",
-    rules=(heads(), activation("hidden_act"), rotary, windows_by_layer, _rotating_layers),
+    rules=(*LLAMA.rules, windows_by_layer, _rotating_layers),
     harmless=frozenset({"use_sliding_window", "no_rope_layer_interval"}),
 )  # fmt: skip
+
+
+def _use_bias(config: HFConfig) -> bool:
+    return bool(config["use_bias"])
+
+
 ADJACENT = {"rotary_adjacent_pairs": True}
 HELIUM = LLAMA.but(name="Helium", model_types=("helium",), architecture="HeliumForCausalLM", fixed=ADJACENT, notes="")
 ERNIE = LLAMA.but(
     name="Ernie 4.5", model_types=("ernie4_5",), architecture="Ernie4_5ForCausalLM", fixed=ADJACENT, notes="",
-    refuses={"use_bias": ((False,), "biases inside the gated MLP")},
-    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn"), *_MLP),
+    rules=(heads(), activation("hidden_act"), rotary, mlp_biases("use_bias")),
+    weights=(*_frame(), *_before(), *separate_attention(f"{_L}.self_attn", _use_bias),
+             *gated_mlp(f"{_L}.mlp", bias=_use_bias)),
 )  # fmt: skip
 ARCEE = LLAMA.but(
     name="Arcee", model_types=("arcee",), architecture="ArceeForCausalLM", fixed={"gated_mlp": False}, notes="",
-    weights=(*_frame(), *_before(), *_ATTENTION, *plain_mlp(f"{_L}.mlp.up_proj", f"{_L}.mlp.down_proj", bias=False)),
+    rules=(heads(), activation("hidden_act"), rotary),
+    weights=(*_frame(), *_before(), *_ATTENTION, *plain_mlp(f"{_L}.mlp.up_proj", f"{_L}.mlp.down_proj", _mlp_bias)),
 )  # fmt: skip
 GLM = LLAMA.but(
     name="GLM 4 (glm)", model_types=("glm",), architecture="GlmForCausalLM", fixed=ADJACENT, notes="",
@@ -205,7 +222,8 @@ APERTUS = LLAMA.but(
 )  # fmt: skip
 
 
-def _multipliers(config: HFConfig) -> dict[str, Any]:
+def multipliers(config: HFConfig) -> dict[str, Any]:
+    """Granite's scale of the scores."""
     return {"attn_scale": 1 / config["attention_multiplier"]}
 
 
@@ -226,8 +244,31 @@ GRANITE_FACTORS = {
 GRANITE = LLAMA.but(
     name="Granite 3", model_types=("granite",), architecture="GraniteForCausalLM", factors=GRANITE_FACTORS, notes="",
     multiplied={"embed": "embedding", "attn": "residual", "mlp": "residual"},
-    rules=(heads(), activation("hidden_act"), rotary, _multipliers),
-    weights=scaled(LLAMA.weights, W_E="embedding", W_U="logits", W_O="residual", b_O="residual", W_out="residual"),
+    rules=(*LLAMA.rules, multipliers),
+    weights=scaled(LLAMA.weights, W_E="embedding", W_U="logits", W_O="residual", b_O="residual", W_out="residual",
+                   b_out="residual"),
+)  # fmt: skip
+
+
+def _post_norm(config: HFConfig) -> bool:
+    return bool(config["use_post_norm"])
+
+
+def _peri(config: HFConfig) -> dict[str, Any]:
+    if config["use_post_norm"] and config["residual_multiplier"] != 1:
+        raise UnsupportedModelError("HyperCLOVA X with both use_post_norm and a residual_multiplier is not known here.")
+    return {"use_normalization_before_and_after": _post_norm(config)}
+
+
+HYPERCLOVAX = GRANITE.but(
+    name="HyperCLOVA X", model_types=("hyperclovax",), architecture="HyperCLOVAXForCausalLM",
+    factors={"logits": lambda config: float(config["logits_scaling"])},
+    rules=(*GRANITE.rules, _peri),
+    weights=(
+        *GRANITE.weights,
+        *norm(f"{_L}.post_norm1", f"{_BLOCK}ln1_post", when=_post_norm),
+        *norm(f"{_L}.post_norm2", f"{_BLOCK}ln2_post", when=_post_norm),
+    ),
 )  # fmt: skip
 
 OLMO2 = LLAMA.but(

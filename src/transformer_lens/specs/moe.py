@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transformer_lens.specs.axes import embeddings, norm, one, separate_attention
-from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, qk_norm
+from transformer_lens.specs.llama import ACROSS, GRANITE, LLAMA, OLMO2, QWEN2, QWEN3, multipliers, qk_norm
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
-from transformer_lens.specs.rules import activation, experts, heads, one_window, rotary, windows_by_layer
+from transformer_lens.specs.rules import (
+    activation,
+    experts,
+    heads,
+    one_window,
+    rotary,
+    rotary_by_layer_type,
+    windows_by_layer,
+)
 from transformer_lens.specs.spec import Part, Weight
 
 _L = "model.layers.{layer}"
@@ -111,6 +119,15 @@ _NO_DENSE: dict[str, tuple[tuple[object, ...], str]] = {
     "mlp_only_layers": (([], None), "layers without experts"),
     "decoder_sparse_step": ((1,), "layers without experts"),
 }
+
+
+def _all_sparse(config: HFConfig) -> dict[str, object]:
+    if set(config["mlp_layer_types"]) - {"sparse"}:
+        raise UnsupportedModelError(f"mlp_layer_types={config['mlp_layer_types']}: layers without experts among others "
+                                    "are not for HookedTransformer but for TransformerBridge.")  # fmt: skip
+    return {}
+
+
 _EXPERTS = (
     one(f"{_L}.mlp.gate.weight", f"{_BLOCK}mlp.W_gate.weight", _ROUTER),
     *_stacked(f"{_L}.mlp.experts", f"{_L}.mlp.experts.{{expert}}", "gate_proj up_proj down_proj"),
@@ -123,6 +140,15 @@ QWEN3_MOE = QWEN3.but(
     harmless=frozenset({"intermediate_size", "num_experts"}),
     refuses=_NO_DENSE,
     weights=(*QWEN3.weights[:-3], *_EXPERTS),
+)  # fmt: skip
+MELLUM = QWEN3_MOE.but(
+    name="Mellum 2", model_types=("mellum",), architecture="MellumForCausalLM",
+    fixed={"default_prepend_bos": True},
+    rules=(heads(), activation("hidden_act"), rotary_by_layer_type, windows_by_layer,
+           experts("num_local_experts", width="moe_intermediate_size"), _all_sparse),
+    # One more layer predicts a second token; transformers leaves it out too.
+    harmless=frozenset({"num_nextn_predict_layers", "mtp_layer_types", "mtp_mlp_layer_types"}),
+    ignored=(*QWEN3_MOE.ignored, r"^mtp\."),
 )  # fmt: skip
 _SHARED = f"{_BLOCK}mlp.shared."
 _SHARED_ROWS, _SHARED_BACK = "d_shared d_model -> d_shared d_model", "d_model d_shared -> d_model d_shared"
@@ -162,9 +188,9 @@ _GRANITE = f"{_L}.block_sparse_moe"
 GRANITE_MOE = GRANITE.but(
     name="Granite 3 MoE", model_types=("granitemoe",), architecture="GraniteMoeForCausalLM",
     fixed={"softmax_over_chosen_experts": True},
-    rules=(*GRANITE.rules, experts("num_local_experts")),
+    rules=(heads(), activation("hidden_act"), rotary, multipliers, experts("num_local_experts")),
     weights=(
-        *GRANITE.weights[:-3],
+        *(w for w in GRANITE.weights if ".mlp." not in w.parts[0].ours),
         one(f"{_GRANITE}.router.weight", f"{_BLOCK}mlp.W_gate.weight", _ROUTER,
             stored=(one(f"{_GRANITE}.router.layer.weight", f"{_BLOCK}mlp.W_gate.weight", _ROUTER),)),
         replace(_gate_and_in(f"{_GRANITE}.experts.gate_up_proj"),

@@ -115,6 +115,8 @@ def rotary_from(parameters: Mapping[str, Any], d_head: int, context: int | None 
             fields |= _by_parts(left)
         case "yarn":
             fields |= _yarn(left, context)
+        case "longrope":
+            fields |= _longrope(left, context)
         case _:
             raise UnsupportedModelError(
                 f"Rotary positions of kind {kind!r} are not for HookedTransformer but for TransformerBridge."
@@ -154,8 +156,31 @@ def _yarn(left: dict[str, Any], context: int | None) -> dict[str, Any]:
     }
 
 
+def _longrope(left: dict[str, Any], context: int | None) -> dict[str, Any]:
+    # arXiv 2402.13753.
+    original = left.pop("original_max_position_embeddings")
+    factor, attention = left.pop("factor", None) or (context or original) / original, left.pop("attention_factor", None)
+    if attention is None:
+        attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return {
+        "longrope_short_factors": list(left.pop("short_factor")),
+        "longrope_long_factors": list(left.pop("long_factor")),
+        "longrope_original_ctx": original,
+        "longrope_attention_factor": attention,
+    }
+
+
 def _growth(factor: float, mscale: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def mlp_biases(field: str = "mlp_bias") -> Any:
+    """A rule for a gated MLP whose biases `field` switches on."""
+
+    def rule(config: HFConfig) -> dict[str, Any]:
+        return {"gated_mlp_biases": bool(config.get(field))}
+
+    return rule
 
 
 def one_window(config: HFConfig) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
 FAMILIES: tuple[Spec, ...] = (
-    gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT,
+    gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT, gpt.BIOGPT, gpt.XGLM,
     layer_norm.BLOOM, layer_norm.FALCON, layer_norm.MPT, layer_norm.BIGCODE, layer_norm.STARCODER2, layer_norm.PHI,
-    layer_norm.OLMO, layer_norm.STABLELM, layer_norm.COHERE, layer_norm.COHERE2, layer_norm.NEMOTRON,
+    layer_norm.PERSIMMON,
+    layer_norm.OLMO, layer_norm.STABLELM, layer_norm.COHERE, layer_norm.COHERE2, layer_norm.NEMOTRON, layer_norm.JAIS2,
     llama.LLAMA, llama.MISTRAL, llama.MINISTRAL, llama.QWEN2, llama.QWEN3, llama.PHI3, llama.OLMO2, llama.OLMO3,
     llama.APERTUS, llama.ARCEE, llama.CWM, llama.ERNIE, llama.EXAONE4, llama.GLM, llama.GLM4, llama.GRANITE,
-    llama.HELIUM, llama.SEED_OSS, llama.SMOLLM3,
-    gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3,
+    llama.HELIUM, llama.SEED_OSS, llama.SMOLLM3, llama.INTERNLM3, llama.IQUEST_CODER, llama.HYPERCLOVAX,
+    gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3, gemma.VAULT_GEMMA,
     remote_code.QWEN, remote_code.SANTACODER,
-    moe.MIXTRAL, moe.QWEN2_MOE, moe.QWEN3_MOE, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
+    moe.MIXTRAL, moe.QWEN2_MOE, moe.QWEN3_MOE, moe.MELLUM, moe.OLMOE, moe.FLEX_OLMO, moe.GRANITE_MOE, moe.GPT_OSS,
 )  # fmt: skip
 
 

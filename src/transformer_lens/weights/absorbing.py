@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 CONSTANT = 0.25
 # What reads each norm: the matrix, its input axis, the bias beside it.
 ATTENTION = tuple((f"attn.{sign}W_{x}", 1, f"attn.{sign}b_{x}") for x in "QKV" for sign in ("", "_"))
-MLP = (("mlp.W_in", 0, "mlp.b_in"), ("mlp.W_gate", 0, ""))
+MLP = (("mlp.W_in", 0, "mlp.b_in"), ("mlp.W_gate", 0, "mlp.b_gate"))
 UNEMBED = (("unembed.W_U", 0, "unembed.b_U"),)
 
 

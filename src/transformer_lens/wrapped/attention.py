@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from transformer_lens.errors import TransformerLensError
+from transformer_lens.wrapped.places import Inner
 from transformer_lens.wrapped.sites import Site
 from transformer_lens.wrapped.wiring import Wiring
 
-Inner = Literal["rot_q", "rot_k", "attn_scores", "pattern"]
 PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
 SOFTMAXES = {torch.softmax, functional.softmax, Tensor.softmax}
 JOINS = {torch.cat}
@@ -120,8 +120,10 @@ class Watch(TorchFunctionMode):
         if part not in self.waiting:
             return tensor
         self.waiting.discard(part)
-        new: Tensor = self.occupants[part](tensor)
-        return new
+        # Some keep batch and heads as one axis (XGLM).
+        shown = tensor.unflatten(0, (-1, self.site.heads)) if tensor.ndim == 3 else tensor
+        new: Tensor = self.occupants[part](shown)
+        return tensor if new is shown else new.reshape(tensor.shape)
 
     def _rotated(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, head, pos, d_head] each; hooks see [batch, pos, head, d_head], keys once for each key head."""

@@ -111,8 +111,8 @@ class WrappedHost:
     def path_of_layer(self, layer: int) -> str:
         """The module that the stream enters after `layer` layers: a block, or what comes after the last."""
         if layer < self.anatomy.cfg.n_layers:
-            return self.anatomy.block.format(layer=layer)
-        return str(self.anatomy.path("ln_final") or self.anatomy.path("unembed.W_U"))
+            return self.anatomy.path_of_block(layer)
+        return self.anatomy.path_after_blocks
 
     def has_module(self, path: str) -> bool:
         """Whether the model has a module at this path now."""
@@ -141,7 +141,7 @@ class WrappedHost:
     @contextmanager
     def skipping(self, count: int) -> Iterator[None]:
         """While this lasts, the first `count` blocks pass their input on and compute nothing."""
-        blocks = [self.model.get_submodule(self.anatomy.block.format(layer=layer)) for layer in range(count)]
+        blocks = [self.model.get_submodule(self.anatomy.path_of_block(layer)) for layer in range(count)]
         extra = self._extra_outputs() if count else None
 
         def pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -163,7 +163,7 @@ class WrappedHost:
         """How many things a block returns beside the stream; None: the stream alone, in no tuple. Seen on one token."""
         if self._extra:
             return self._extra[0]
-        block = self.model.get_submodule(self.anatomy.block.format(layer=0))
+        block = self.model.get_submodule(self.anatomy.path_of_block(0))
 
         def see(module: nn.Module, args: Any, output: Any) -> None:
             self._extra.append(len(output) - 1 if isinstance(output, tuple) else None)

@@ -126,7 +126,7 @@ class Replay:
         """
         past = None if self.cache is None or first == 0 else past_of(self.cache, first, copies, layer)
         args, kwargs = self.calls(first).of(layer, copies, past)
-        block = self.host.model.get_submodule(self.host.anatomy.block.format(layer=layer))
+        block = self.host.model.get_submodule(self.host.anatomy.path_of_block(layer))
         with self.host.wired(range(layer, layer + 1)):
             output = block(stream, *args, **kwargs)
         new: Tensor = output[0] if isinstance(output, tuple) else output
@@ -161,7 +161,7 @@ class Replay:
             seen.append((args[1:], dict(list(kwargs.items())[without:])))
 
         host, n_layers = self.host, self.host.anatomy.cfg.n_layers
-        blocks = [host.model.get_submodule(host.anatomy.block.format(layer=layer)) for layer in range(n_layers)]
+        blocks = [host.model.get_submodule(host.anatomy.path_of_block(layer)) for layer in range(n_layers)]
         with host.skipping(n_layers):
             handles = [block.register_forward_pre_hook(see, with_kwargs=True) for block in blocks]
             try:

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from transformer_lens.hooks import is_live
 from transformer_lens.wrapped.anatomy import Weights
@@ -210,11 +212,25 @@ class HeadInputs(Site):
                 return output
             # NOTE: forward, not a call: these are computed aside, and hooks on the modules are not to see them.
             read = new if norm is None else norm.forward(new)
-            projected = self.columns.read(projection.forward(read))  # [batch, pos, head, head, d_head]
-            changed = self.columns.write(output, projected.diagonal(dim1=2, dim2=3).movedim(-1, 2))
+            changed = self.columns.write(output, _each_by_its_own(projection, self.columns, read))
             return keep_value(output, changed) if torch.equal(new, each) else changed
 
         wiring.after(self.path, through)
+
+
+def _each_by_its_own(
+    projection: nn.Module, columns: Columns, read: Float[Tensor, "batch pos head d_model"]
+) -> Float[Tensor, "batch pos head d_head"]:
+    """What each head's own columns of a projection give for its own input."""
+    if type(projection) not in (nn.Linear, Conv1D):  # quantised, or with an adapter: on each input, for all heads
+        projected = columns.read(projection.forward(read))  # [batch, pos, head, head, d_head]
+        return projected.diagonal(dim1=2, dim2=3).movedim(-1, 2)
+    parameters = dict(projection.named_parameters())
+    weight, bias = parameters["weight"], parameters.get("bias")
+    index = columns.index.to(weight.device)
+    own = weight[index] if isinstance(projection, nn.Linear) else weight.T[index]
+    heads = torch.einsum("bphd,hkd->bphk", read, own)
+    return heads if bias is None else heads + bias[index]
 
 
 @dataclass

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 from torch import nn
 
-from transformer_lens.wrapped.attention import AttentionPart, Inner
-from transformer_lens.wrapped.columns import Columns
+from transformer_lens.wrapped.attention import AttentionPart
 from transformer_lens.wrapped.experts import RouterPart
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.norms import NormPart
+from transformer_lens.wrapped.places import (
+    AttentionPlaces,
+    LayerPlaces,
+    MixerPlaces,
+    MlpPlaces,
+    NormPlace,
+    Projection,
+)
 from transformer_lens.wrapped.sites import Activation, HeadInputs, Result, SharedHeadInput, Site, Slot, Stream
 from transformer_lens.wrapped.views import View, hook_point
 
 _LAYER = "blocks.{layer}."
-# Canonical matrix -> the part of the MLP that people know it by.
-_MLP_PARTS = {"gate": "W_gate", "in": "W_in", "out": "W_out"}
 
 
 def grow(host: WrappedHost, root: nn.Module) -> None:
     """Put the views of a model into `root`, and their slots into `host`, in the order in which a pass comes by."""
-    anatomy, n_layers = host.anatomy, host.anatomy.cfg.n_layers
-    ends = _Grower(host, layer=-1)
-    embed = ends.view(root, "embed", ends.path("embed.W_E"), "embed.")
-    ends.slot(embed, "hook_in", Activation(embed.path, after=False))
-    ends.slot(embed, "hook_out", Activation(embed.path, times=anatomy.multiplier("embed")))
-    if "pos_embed.W_pos" in anatomy.rules:
-        positions = ends.view(root, "pos_embed", ends.path("pos_embed.W_pos"), "pos_embed.")
-        ends.slot(positions, "hook_out", Activation(positions.path))
-    if anatomy.path("embed.ln") is not None:
-        ends.norm(root, "embed_ln", "embed.ln", kind="LN")
+    ends, n_layers = host.anatomy.ends, host.anatomy.cfg.n_layers
+    before = _Grower(host, layer=-1)
+    if ends.embed is not None:
+        embed = before.view(root, "embed", ends.embed, "embed.")
+        before.slot(embed, "hook_in", Activation(ends.embed, after=False))
+        before.slot(embed, "hook_out", Activation(ends.embed, times=ends.embed_times))
+    if ends.pos_embed is not None:
+        positions = before.view(root, "pos_embed", ends.pos_embed, "pos_embed.")
+        before.slot(positions, "hook_out", Activation(ends.pos_embed))
+    if ends.embed_norm is not None:
+        before.norm(root, "embed_ln", ends.embed_norm)
+    before.others(root, ends.others)
     blocks = nn.ModuleList(_Grower(host, layer).block() for layer in range(n_layers))
     root.add_module("blocks", blocks)
     after = _Grower(host, layer=n_layers)
-    if anatomy.path("ln_final") is not None:
-        after.norm(root, "ln_final", "ln_final", kind="RMS" if anatomy.cfg.final_rms else None)
-    unembed = after.view(root, "unembed", after.path("unembed.W_U"), "unembed.")
-    after.slot(unembed, "hook_in", Activation(unembed.path, after=False))
-    after.slot(unembed, "hook_out", Activation(unembed.path))
+    if ends.final_norm is not None:
+        after.norm(root, "ln_final", ends.final_norm)
+    if ends.unembed is not None:
+        unembed = after.view(root, "unembed", ends.unembed, "unembed.")
+        after.slot(unembed, "hook_in", Activation(ends.unembed, after=False))
+        after.slot(unembed, "hook_out", Activation(ends.unembed))
 
 
 class _Grower:
@@ -46,23 +54,13 @@ class _Grower:
 
     def __init__(self, host: WrappedHost, layer: int):
         self.host = host
-        self.anatomy = host.anatomy
         self.layer = layer
-        self.block_path = self.anatomy.block.format(layer=max(layer, 0))
-        self.rows = self.block_path if 0 <= layer < self.anatomy.cfg.n_layers else ""
-
-    def path(self, ours: str) -> str:
-        path = self.anatomy.path(ours)
-        assert path is not None, ours
-        return path.format(layer=self.layer)
+        self.rows = host.anatomy.path_of_block(layer) if 0 <= layer < host.anatomy.cfg.n_layers else ""
 
     def view(self, parent: nn.Module, name: str, path: str | None, prefix: str = "") -> View:
         view = View(self.host, path, prefix, max(self.layer, 0))
         nn.Module.__setattr__(parent, name, view)
         return view
-
-    def _changes(self, part: str) -> bool:
-        return f"{part}.hook_out" in self.anatomy.spec.overwritten
 
     def slot(self, view: nn.Module, leaf: str, site: Site) -> None:
         hook_point(view, leaf)
@@ -70,157 +68,153 @@ class _Grower:
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def norm(self, parent: nn.Module, name: str, ours: str, kind: str | None = None, entry: Site | None = None) -> View:
+    def norm(self, parent: nn.Module, name: str, place: NormPlace, entry: Site | None = None) -> View:
         """A norm: what enters it, what it divides by, what it has divided, what leaves it."""
-        path, weights, cfg = self.path(ours), self.host.weights, self.anatomy.cfg
-        view = self.view(parent, name, path, f"{ours}.")
-        inside = ".attn." in ours
-        rows = "" if inside else self.rows
+        path, layer = place.path, max(self.layer, 0)
+        view = self.view(parent, name, path, f"{place.ours}.")
+        rows = "" if ".attn." in place.ours else self.rows
         self.slot(view, "hook_in", entry or Activation(path, after=False, block=rows))
-        centers = (kind or str(cfg.normalization_type)).startswith("LN") and not inside
-        for part in ("scale", "normalized"):
-            self.slot(
-                view, f"hook_{part}", NormPart(path, part, centers, cfg.eps, weights, ours, max(self.layer, 0), rows)
-            )
-        overwritten = self._changes(f"attn.{name}" if inside else name)
-        self.slot(view, "hook_out", Activation(path, overwritten=overwritten, block=rows))
+        if place.eps is not None:
+            weights = self.host.weights
+            for part in ("scale", "normalized"):
+                site = NormPart(path, part, place.centers, place.eps, weights, place.ours, layer, rows)
+                self.slot(view, f"hook_{part}", site)
+        self.slot(view, "hook_out", Activation(path, overwritten=place.overwritten, block=rows))
         return view
 
+    def others(self, parent: nn.Module, paths: Mapping[str, str]) -> None:
+        """Further modules under their own names: what enters them, and what leaves."""
+        for name, path in paths.items():
+            view = self.view(parent, name, path)
+            self.slot(view, "hook_in", Activation(path, after=False))
+            self.slot(view, "hook_out", Activation(path))
+
     def block(self) -> View:
-        anatomy = self.anatomy
-        block = View(self.host, self.block_path, layer=self.layer)
-        self.slot(block, "hook_in", Activation(self.block_path, after=False))
-        ln1 = anatomy.path(f"{_LAYER}ln1")
-        if ln1 is not None:
-            self.norm(block, "ln1", f"{_LAYER}ln1")
-        self._attention(block, None if ln1 is None else ln1.format(layer=self.layer))
-        written = self._attention_out(block)
-        self._stream(block, written)
-        self._mlp(block)
-        self.slot(block, "hook_out", Activation(self.block_path))
+        places = self.host.anatomy.layer(self.layer)
+        block = View(self.host, places.path, layer=self.layer)
+        self.slot(block, "hook_in", Activation(places.path, after=False))
+        last = "ln2" if places.cross_attn is None else "ln3"
+        self._before(block, "ln1", places)
+        if places.one_norm:
+            block.__dict__["ln2"] = block.ln1
+        if places.attn is not None:
+            self._attention(self.view(block, "attn", places.attn.path, f"{_LAYER}attn."), places.attn)
+        if places.mixer is not None:
+            self._mixer(block, places.mixer)
+        self._after(block, "ln1", places)
+        self._before(block, "ln2", places)
+        if places.cross_attn is not None:
+            view = self.view(block, "cross_attn", places.cross_attn.path, f"{_LAYER}cross_attn.")
+            self._attention(view, places.cross_attn)
+            self._after(block, "ln2", places)
+            self._before(block, "ln3", places)
+        if places.branch is not None:
+            rows = self.rows if last in places.norms else ""
+            self.slot(block, "hook_mlp_in", Activation(places.branch, after=False, block=rows))
+        if places.mlp is not None:
+            self._mlp(block, places.mlp)
+        self._after(block, last, places)
+        self.others(block, places.others)
+        self.slot(block, "hook_out", Activation(places.path))
         return block
 
-    def _attention(self, block: View, ln1: str | None) -> None:
-        anatomy, path = self.anatomy, self.anatomy.attention.format(layer=self.layer)
-        attn = self.view(block, "attn", path, f"{_LAYER}attn.")
-        self.slot(attn, "hook_in", Activation(path, after=False))
-        columns = {x: anatomy.columns(f"{_LAYER}attn.W_{x.upper()}") for x in "qkv"}
-        places = {x: self.path(f"{_LAYER}attn.W_{x.upper()}") for x in "qkv"}
-        inputs = [HeadInputs(places[x], columns[x], ln1, ln1 or path) for x in "qkv"]
-        self.slot(attn, "hook_attn_in", SharedHeadInput(tuple(inputs)))
-        for x, site in zip("qkv", inputs, strict=True):
-            self.slot(attn, f"hook_{x}_input", site)
-        for x in "qkv":
-            view = self.view(attn, x, places[x])
-            if len(set(places.values())) == len(places):
-                self.slot(view, "hook_in", Activation(places[x], after=False))
-            self.slot(
-                view, "hook_out", Activation(places[x], columns=columns[x], overwritten=self._changes(f"attn.{x}"))
-            )
-        for x in "qk":
-            if anatomy.path(f"{_LAYER}attn.{x}_norm") is not None:
-                self.norm(attn, f"{x}_norm", f"{_LAYER}attn.{x}_norm")
-        parts: list[Inner] = ["attn_scores", "pattern"]
-        if anatomy.cfg.positional_embedding_type == "rotary":
-            parts = ["rot_q", "rot_k", *parts]
-        cfg = anatomy.cfg
-        for part in parts:
-            key_heads = cfg.n_key_value_heads or cfg.n_heads
-            inner = AttentionPart(path, part, cfg.n_heads, key_heads, cfg.use_attention_sinks)
+    def _before(self, block: View, name: str, places: LayerPlaces) -> None:
+        """The stream where it is made, which is before the norm that reads it; that norm, if there is one."""
+        norm, middle = places.norms.get(name), places.middle.get(name)
+        entry = None if middle is None else Stream(middle.path, middle.base, middle.times)
+        if norm is not None and name not in places.in_stream:
+            self.norm(block, name, norm, entry)
+        elif entry is not None and norm is None:
+            self.slot(self.view(block, name, None), "hook_in", entry)
+
+    def _after(self, block: View, name: str, places: LayerPlaces) -> None:
+        """The norm of a part's output, or of the stream after it."""
+        if name in places.in_stream:
+            self.norm(block, name, places.norms[name])
+        if f"{name}_post" in places.norms:
+            self.norm(block, f"{name}_post", places.norms[f"{name}_post"])
+
+    # --- attention and other mixers ---------------------------------------------------------------------------------
+
+    def _attention(self, attn: View, places: AttentionPlaces) -> None:
+        self.slot(attn, "hook_in", Activation(places.path, after=False))
+        self._head_inputs(attn, places)
+        for x, read in places.reads.items():
+            view = self.view(attn, x, read.path)
+            if read.alone:
+                self.slot(view, "hook_in", Activation(read.path, after=False))
+            self.slot(view, "hook_out", Activation(read.path, columns=read.columns, overwritten=read.overwritten))
+        for name, norm in places.norms.items():
+            self.norm(attn, name, norm)
+        for part in places.inner:
+            inner = AttentionPart(places.core, part, places.heads, places.key_heads, places.sinks)
             self.slot(attn, f"hook_{part}", inner)
-        self._heads_out(attn, anatomy.columns(f"{_LAYER}attn.W_O"))
+        if places.z is not None:
+            self._heads_out(attn, places.z, places)
+        self.others(attn, places.others)
+        if places.out is not None:
+            self.slot(attn, "hook_out", Activation(places.out, times=places.times))
 
-    def _heads_out(self, attn: View, columns: Columns) -> None:
-        path, times = self.path(f"{_LAYER}attn.W_O"), self.anatomy.multiplier("attn")
-        out = self.view(attn, "o", path)
-        self.slot(out, "hook_in", Activation(path, after=False, columns=columns))
-        self.slot(attn, "hook_result", Result(path, columns, self.host.weights, self.layer, times))
-        self.slot(out, "hook_out", Activation(path))
-
-    def _attention_out(self, block: View) -> Stream:
-        """Where attention's output is added to the stream."""
-        path = self.path(f"{_LAYER}attn.W_O")
-        if not self.anatomy.spec.residual_inside:
-            path = self.anatomy.attention.format(layer=self.layer)
-        times = self.anatomy.multiplier("attn")
-        self.slot(block.attn, "hook_out", Activation(path, times=times))
-        if self.anatomy.path(f"{_LAYER}ln1_post") is not None:
-            self.norm(block, "ln1_post", f"{_LAYER}ln1_post")
-            path = self.path(f"{_LAYER}ln1_post")
-        return Stream(path, self.block_path, times)
-
-    def _stream(self, block: View, written: Stream) -> None:
-        anatomy, cfg = self.anatomy, self.anatomy.cfg
-        ln2 = anatomy.own_path(f"{_LAYER}ln2")
-        if ln2 is None and cfg.parallel_attn_mlp:
-            if anatomy.path(f"{_LAYER}ln2") is not None:
-                block.__dict__["ln2"] = block.ln1  # one norm for both: it is ln1, and its weights read as ln2's too
+    def _head_inputs(self, attn: View, places: AttentionPlaces) -> None:
+        if places.inputs is None:
             return
-        if ln2 is None:
-            view = self.view(block, "ln2", None)
-            self.slot(view, "hook_in", written)
-            if anatomy.mlp is not None:
-                site = Activation(anatomy.mlp.format(layer=self.layer), after=False)
-                self.slot(block, "hook_mlp_in", site)
-            return
-        # The stream is seen where it is made, before ln2; the branch alone at ln2's input.
-        path = ln2.format(layer=self.layer)
-        branch = Activation(path, after=False, block=self.rows)
-        self.norm(block, "ln2", f"{_LAYER}ln2", entry=branch if cfg.parallel_attn_mlp else written)
-        self.slot(block, "hook_mlp_in", replace(branch))
+        norm, inputs = places.inputs if places.norm_before else None, {}
+        for x, read in places.reads.items():
+            assert read.columns is not None
+            inputs[x] = HeadInputs(read.path, read.columns, norm, places.inputs)
+        self.slot(attn, "hook_attn_in", SharedHeadInput(tuple(inputs.values())))
+        for x, site in inputs.items():
+            self.slot(attn, f"hook_{x}_input", site)
 
-    def _mlp(self, block: View) -> None:
-        anatomy = self.anatomy
-        path = None if anatomy.mlp is None else anatomy.mlp.format(layer=self.layer)
-        mlp = self.view(block, "mlp", path, f"{_LAYER}mlp.")
-        times = anatomy.multiplier("mlp")
-        if anatomy.routed:
-            assert path is not None
-            self.slot(mlp, "hook_in", Activation(path, after=False))
-            self._router(mlp)
-            out_path = path
-        else:
-            out_path = self._projections(mlp, path)
-        self.slot(mlp, "hook_out", Activation(out_path, times=times, overwritten=self._changes("mlp"), block=self.rows))
-        if anatomy.path(f"{_LAYER}ln2_post") is not None:
-            self.norm(block, "ln2_post", f"{_LAYER}ln2_post")
+    def _heads_out(self, attn: View, z: Projection, places: AttentionPlaces) -> None:
+        out = self.view(attn, "o", z.path)
+        self.slot(out, "hook_in", Activation(z.path, after=False, columns=z.columns))
+        if places.has_result and z.columns is not None:
+            result = Result(z.path, z.columns, self.host.weights, self.layer, places.times)
+            self.slot(attn, "hook_result", result)
+        self.slot(out, "hook_out", Activation(z.path))
 
-    def _router(self, mlp: View) -> None:
-        path = self.path(f"{_LAYER}mlp.W_gate.weight")
+    def _mixer(self, block: View, places: MixerPlaces) -> None:
+        mixer = self.view(block, "mixer", places.path)
+        self.slot(mixer, "hook_in", Activation(places.path, after=False))
+        self.others(mixer, places.others)
+        self.slot(mixer, "hook_out", Activation(places.out or places.path, times=places.times))
+
+    # --- MLPs -------------------------------------------------------------------------------------------------------
+
+    def _mlp(self, block: View, places: MlpPlaces) -> None:
+        rows, routed = self.rows, places.router is not None
+        mlp = self.view(block, "mlp", places.path, f"{_LAYER}mlp.")
+        first = places.path or (places.reads["in"].path if "in" in places.reads else None)
+        if first is not None:
+            self.slot(mlp, "hook_in", Activation(first, after=False, block="" if routed else rows))
+        if places.router is not None:
+            self._router(mlp, places.router, places.probabilities)
+        self._shared_expert(mlp, places)
+        for name, read in places.reads.items():
+            view = self.view(mlp, name, read.path)
+            if read.alone:
+                self.slot(view, "hook_in", Activation(read.path, after=False, block=rows))
+            self.slot(view, "hook_out", Activation(read.path, columns=read.columns, block=rows))
+        if places.down is not None:
+            out = self.view(mlp, "out", places.down)
+            self.slot(out, "hook_in", Activation(places.down, after=False, block=rows))
+            self.slot(out, "hook_out", Activation(places.down, overwritten=places.down_overwritten, block=rows))
+        self.others(mlp, places.others)
+        if places.out is not None:
+            site = Activation(places.out, times=places.times, overwritten=places.overwritten, block=rows)
+            self.slot(mlp, "hook_out", site)
+
+    def _router(self, mlp: View, path: str, probabilities: bool) -> None:
         gate = self.view(mlp, "gate", path)
         self.slot(gate, "hook_in", Activation(path, after=False))
         self.slot(gate, "hook_out", RouterPart(path, "logits"))
-        if not self.anatomy.cfg.softmax_over_chosen_experts:
+        if probabilities:
             self.slot(mlp, "hook_expert_weights", RouterPart(path, "probabilities"))
 
-        self._shared_expert(mlp)
-
-    def _shared_expert(self, mlp: View) -> None:
-        prefix = f"{_LAYER}mlp.shared."
-        if f"{prefix}W_out.weight" not in self.anatomy.rules:
+    def _shared_expert(self, mlp: View, places: MlpPlaces) -> None:
+        if places.shared_path is None:
             return
-        gate, up, down = (self.path(f"{prefix}{name}.weight") for name in ("W_gate", "W_in", "W_out"))
-        shared = self.view(mlp, "shared", gate.rpartition(".")[0], prefix)
-        self.slot(shared, "hook_gate", Activation(gate))
-        self.slot(shared, "hook_pre", Activation(up))
-        self.slot(shared, "hook_post", Activation(down, after=False))
-
-    def _projections(self, mlp: View, path: str | None) -> str:
-        """The layers of a plain or gated MLP; where its output is."""
-        anatomy, rows = self.anatomy, self.rows
-        parts = {name: f"{_LAYER}mlp.{W}" for name, W in _MLP_PARTS.items() if f"{_LAYER}mlp.{W}" in anatomy.rules}
-        places = {name: self.path(ours) for name, ours in parts.items()}
-        first = path or places["in"]
-        self.slot(mlp, "hook_in", Activation(first, after=False, block=rows))
-        fused = len(set(places.values())) < len(places)
-        for name in ("gate", "in"):
-            if name in places:
-                view = self.view(mlp, name, places[name])
-                if not fused:
-                    self.slot(view, "hook_in", Activation(places[name], after=False, block=rows))
-                columns = anatomy.columns(parts[name]) if fused else None
-                self.slot(view, "hook_out", Activation(places[name], columns=columns, block=rows))
-        out = self.view(mlp, "out", places["out"])
-        self.slot(out, "hook_in", Activation(places["out"], after=False, block=rows))
-        self.slot(out, "hook_out", Activation(places["out"], overwritten=self._changes("mlp.out"), block=rows))
-        return places["out"] if path is None or anatomy.spec.residual_inside else path
+        shared = self.view(mlp, "shared", places.shared_path, f"{_LAYER}mlp.shared.")
+        for name, path in places.shared.items():
+            self.slot(shared, f"hook_{name}", Activation(path, after=name != "post"))

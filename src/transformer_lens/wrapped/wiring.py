@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from transformer_lens.wrapped.tensors import main_input, main_output, with_input, with_output
+
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
 ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
@@ -48,12 +50,11 @@ class Wiring:
         """Let `change` see, and return, the first input of a module."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            name = None if args else next(iter(kwargs))
-            given = args[0] if name is None else kwargs[name]
-            new = change(given)
-            if new is given:
+            given = main_input(args, kwargs)
+            if given is None:
                 return None
-            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
+            new = change(given)
+            return None if new is given else with_input(args, kwargs, new)
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -67,13 +68,11 @@ class Wiring:
         """
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            several = isinstance(output, tuple)
-            given = output[0] if several else output
-            known = [args[0] if args else next(iter(kwargs.values()))] if knows_input else []
-            new = change(given, *known)
-            if new is given:
+            given = main_output(output)
+            if given is None:
                 return None
-            return (new, *output[1:]) if several else new
+            new = change(given, *([main_input(args, kwargs)] if knows_input else []))
+            return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 

@@ -31,14 +31,18 @@ ATTENTION = [
 ]
 MLP = [Reader("mlp.W_in", 0, "mlp.b_in")]
 GATED_MLP = [Reader("mlp.W_in", 0, None), Reader("mlp.W_gate", 0, None)]
+GATED_MLP_WITH_BIASES = [Reader("mlp.W_in", 0, "mlp.b_in"), Reader("mlp.W_gate", 0, "mlp.b_gate")]
 SOLU_LN = [Reader("mlp.W_out", 0, "mlp.b_out")]
 UNEMBED = [Reader("unembed.W_U", 0, "unembed.b_U")]
 # The router's matrix is mlp.W_gate.weight, and mlp.W_shared.weight weighs the expert that every token goes to.
 ROUTED = re.compile(r"mlp\.((experts\.\d+|shared)\.(W_in|W_gate)|W_gate|W_shared)\.weight")
 
 
-def readers(part: Part, norm: str) -> list[Reader]:
-    """The matrices of this part that read the output of `norm` ("ln1", "ln2", "mlp.ln" or "ln_final")."""
+def readers(part: Part, norm: str, gate_biases: bool = False) -> list[Reader]:
+    """The matrices of this part that read the output of `norm` ("ln1", "ln2", "mlp.ln" or "ln_final").
+
+    With `gate_biases`, gated MLPs have biases before their activation and product.
+    """
     match norm:
         case "ln1":
             known = ATTENTION
@@ -49,11 +53,14 @@ def readers(part: Part, norm: str) -> list[Reader]:
         case _:
             routed = [name.removesuffix(".weight") for name in part if ROUTED.fullmatch(name)]
             known = [Reader(f"{name}.weight", 1, f"{name}.bias") for name in routed]
-            known = known or (GATED_MLP if "mlp.W_gate" in part else MLP)
+            gated = GATED_MLP_WITH_BIASES if gate_biases else GATED_MLP
+            known = known or (gated if "mlp.W_gate" in part else MLP)
     return [reader for reader in known if reader.weight in part]
 
 
-def fold_norm(part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, center_weights: bool) -> None:
+def fold_norm(
+    part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, center_weights: bool, gate_biases: bool
+) -> None:
     """Fold `norm` into its readers and drop its weight and bias; nothing if the part does not hold them.
 
     Args:
@@ -62,6 +69,7 @@ def fold_norm(part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, c
         mean_is_zero: the norm is a layer norm: its output, before weight and bias, has mean zero.
         fold_biases: False says that there is no bias to fold.
         center_weights: take the mean over the input axis out of readers of a layer norm.
+        gate_biases: gated MLPs have biases before their activation and product.
 
     Raises:
         WeightsError: a bias that is not zero, and fold_biases is False.
@@ -73,7 +81,7 @@ def fold_norm(part: Part, norm: str, *, mean_is_zero: bool, fold_biases: bool, c
         bias = None
     if bias is not None and not fold_biases:
         raise WeightsError(f"fold_biases=False would lose {norm}.b, which is not zero. Leave it True for layer norms.")
-    for reader in readers(part, norm):
+    for reader in readers(part, norm, gate_biases):
         _fold(part, reader, weight, bias, center=mean_is_zero and center_weights)
 
 

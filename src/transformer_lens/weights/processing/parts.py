@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 State = MutableMapping[str, Tensor]
 """Canonical names (those of `HookedTransformer.state_dict()`) to tensors."""
@@ -70,7 +71,7 @@ def apply(state: State, steps: Iterable[Step]) -> None:
     keep their tensor.
     """
     steps = list(steps)
-    for prefix, names in _parts(state):
+    for prefix, names in tqdm(_parts(state), desc="Processing weights", unit="part", delay=1.0, leave=False):
         part = Part({name: state[prefix + name] for name in names})
         dtypes = {name: state[prefix + name].dtype for name in names}
         around = next((dtype for name, dtype in dtypes.items() if "W_" in name), torch.float32)

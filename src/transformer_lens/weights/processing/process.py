@@ -183,7 +183,8 @@ def _fold_norms(part: Part, cfg: HookedTransformerConfig, fold_biases: bool, cen
         "ln_final": layer_norms and not cfg.final_rms,
     }
     for norm, zero in mean_is_zero.items():
-        fold_norm(part, norm, mean_is_zero=zero, fold_biases=fold_biases, center_weights=center_weights)
+        fold_norm(part, norm, mean_is_zero=zero, fold_biases=fold_biases, center_weights=center_weights,
+                  gate_biases=cfg.gated_mlp_biases)  # fmt: skip
 
 
 def _folded(cfg: HookedTransformerConfig) -> HookedTransformerConfig:

@@ -45,8 +45,8 @@ def _norms(state: Mapping[str, Tensor], cfg: HookedTransformerConfig) -> str | N
         return None
     if any(name.endswith((".mlp.ln.w", ".mlp.ln.b")) for name in state):
         return "the norm inside a gated MLP is multiplied before W_out, so its bias cannot move into b_out"
-    if any(name.endswith(".W_in.bias") for name in state):
-        return None  # experts with biases of their own can take it
+    if cfg.gated_mlp_biases or any(name.endswith(".W_in.bias") for name in state):
+        return None  # biases before the activation can take it
     if any(name.endswith(".ln2.b") and bool(state[name].any()) for name in state):
         return "ln2 has a bias, and these MLPs have none before their activation that could take it"
     return None

@@ -1,0 +1,29 @@
+"""Probes: what can be read from activations by a linear map, what of it is the probe's own doing, and directions.
+
+Fitting needs scikit-learn (`pip install "transformer-lens[probing]"`); splits, controls and directions need nothing.
+"""
+
+from transformer_lens.probing.activations import layer_activations
+from transformer_lens.probing.directions import PrincipalDirections, difference_in_means, principal_directions
+from transformer_lens.probing.linear import LinearProbe, ProbeOptions, fit_probe
+from transformer_lens.probing.sparse import SparseProbe, fit_sparse_probe, rank_features
+from transformer_lens.probing.splits import Split, control_labels, grouped_split
+from transformer_lens.probing.study import ProbeStudy, probe_layers
+
+__all__ = [
+    "LinearProbe",
+    "PrincipalDirections",
+    "ProbeOptions",
+    "ProbeStudy",
+    "SparseProbe",
+    "Split",
+    "control_labels",
+    "difference_in_means",
+    "fit_probe",
+    "fit_sparse_probe",
+    "grouped_split",
+    "layer_activations",
+    "principal_directions",
+    "probe_layers",
+    "rank_features",
+]

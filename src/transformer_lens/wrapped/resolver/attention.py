@@ -1,0 +1,244 @@
+"""The parts of one softmax attention: projections, heads, norms, output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from transformer_lens.specs.spec import Part, Weight
+from transformer_lens.wrapped.columns import Columns
+from transformer_lens.wrapped.places import AttentionPlaces, Inner, MlpPlaces, NormPlace, Projection
+from transformer_lens.wrapped.resolver import roles
+from transformer_lens.wrapped.resolver.flow import is_norm, same
+from transformer_lens.wrapped.resolver.norms import norm_place
+from transformer_lens.wrapped.resolver.probe import Call, Core
+
+Rules = dict[str, Weight]
+_QUERY = "(head d_head) d_model -> head d_model d_head"
+_KEY = "(kv d_head) d_model -> kv d_model d_head"
+_VALUE = "(kv d_value) d_model -> kv d_model d_value"
+_OUT = "d_model (head d_value) -> head d_value d_model"
+
+
+@dataclass
+class Found:
+    """A part as far as it is known.
+
+    Attributes:
+        places: where its parts are.
+        rules: canonical template -> the tensor that holds it.
+        sizes: lengths of the axes in them.
+    """
+
+    places: AttentionPlaces | MlpPlaces
+    rules: Rules
+    sizes: dict[str, int]
+
+
+def is_linear(call: Call) -> bool:
+    """Whether a module maps vectors by one matrix."""
+    weight = call.module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and call.given is not None and call.made is not None and (
+        not isinstance(call.module, nn.Embedding)
+    )  # fmt: skip
+
+
+def attention_of(core_call: Call, scope: list[Call], prefix: str, key_heads: int | None, rotates: bool) -> Found:
+    """Where the parts of one attention are.
+
+    Args:
+        core_call: the call in which queries and keys meet.
+        scope: all calls that belong to it, in order.
+        prefix: what canonical names begin with.
+        key_heads: how many key heads the configuration says there are.
+        rotates: positions are rotations of queries and keys.
+    """
+    core = core_call.core
+    assert core is not None
+    found = Found(AttentionPlaces(core_call.path, core_call.path), {}, {})
+    before = [call for call in scope if call.index < core.at and is_linear(call)]
+    after = [call for call in scope if call.index >= core.at and is_linear(call)]
+    reads, heads, kv = _reads(core, before, key_heads, found, prefix)
+    taken = {"q", "k", "v", "o", "q_norm", "k_norm", *(read.path for read in reads.values())}
+    norms = _norms(core_call, scope, prefix, found)
+    z = _output(core, after, found, prefix, heads)
+    inner = _inner(core, rotates)
+    done = {read.path for read in reads.values()} | {norm.path for norm in norms.values()}
+    done |= {core_call.path} | ({z.path} if z is not None else set())
+    others = {
+        roles.free_name(_own_name(call, core_call), taken): call.path
+        for call in scope
+        if call.path not in done and (is_linear(call) or is_norm(call) or _convolves(call))
+    }
+    found.places = AttentionPlaces(
+        path=core_call.path, core=core_call.path, reads=reads, heads=heads, key_heads=kv, inner=inner,
+        sinks=_has_sinks(core), z=z, norms=norms, has_result=f"{prefix}W_O" in found.rules, others=others,
+    )  # fmt: skip
+    return found
+
+
+def _convolves(call: Call) -> bool:
+    return isinstance(call.module, (nn.Conv1d, nn.Conv2d)) and call.made is not None
+
+
+def _own_name(call: Call, core: Call) -> str:
+    # NOTE: names with dots (a list's entries) would be children of children.
+    inside = call.path.removeprefix(core.path + ".")
+    return (inside if inside != call.path else call.leaf).replace(".", "_")
+
+
+def _has_sinks(core: Core) -> bool:
+    return bool(core.pattern is not None and core.key is not None and core.pattern.shape[-1] == core.key.shape[-2] + 1)
+
+
+def _inner(core: Core, rotates: bool) -> tuple[Inner, ...]:
+    parts: list[Inner] = []
+    if rotates and core.query is not None and core.key is not None:
+        parts += ["rot_q", "rot_k"]
+    if core.pattern is not None and core.softmaxes == 1:
+        parts += ["attn_scores", "pattern"]
+    return tuple(parts)
+
+
+def _reads(
+    core: Core, linears: list[Call], key_heads: int | None, found: Found, prefix: str
+) -> tuple[dict[str, Projection], int, int]:
+    """Queries, keys and values: their projections, the number of heads and that of key heads."""
+    seen = core.query if core.query is not None else core.scores
+    if seen is None:
+        return {}, 0, 0
+    heads = seen.shape[1]
+    d_head = core.query.shape[-1] if core.query is not None else 0
+    d_value = core.value.shape[-1] if core.value is not None else d_head
+    named = {x: next((call for call in linears if pattern.fullmatch(call.leaf)), None)
+             for x, pattern in (("q", roles.QUERY), ("k", roles.KEY), ("v", roles.VALUE))}  # fmt: skip
+    if all(call is not None for call in named.values()) and d_head:
+        key = named["k"]
+        assert key is not None and key.made is not None
+        kv = key.made.shape[-1] // d_head
+        widths = {"q": (heads, d_head), "k": (kv, d_head), "v": (kv, d_value)}
+        reads = {}
+        for x, call in named.items():
+            assert call is not None and call.made is not None
+            count, width = widths[x]
+            if call.made.shape[-1] != count * width or count == 0:
+                continue
+            columns = Columns(torch.arange(count * width).view(count, width), count * width)
+            reads[x] = Projection(call.path, columns, call.made_changed)
+        if len(reads) == 3:
+            found.sizes |= {"head": heads, "kv": kv, "d_head": d_head, "d_value": d_value}
+            _rules_of_reads(named, found, prefix)
+        return reads, heads, kv
+    fused = next((call for call in linears if roles.FUSED.fullmatch(call.leaf)), None)
+    kv = key_heads or heads
+    if fused is not None and d_head:
+        columns_of = _split(core, fused, heads, kv)
+        if columns_of:
+            return (
+                {x: Projection(fused.path, columns, fused.made_changed, alone=False) for x, columns in columns_of.items()},
+                heads, columns_of["k"].index.shape[0],
+            )  # fmt: skip
+    return {}, heads, kv if heads % kv == 0 else heads
+
+
+def _rules_of_reads(named: dict[str, Call | None], found: Found, prefix: str) -> None:
+    for x, axes in (("q", _QUERY), ("k", _KEY), ("v", _VALUE)):
+        call = named[x]
+        assert call is not None and call.given is not None
+        add_linear(found, call, f"{prefix}W_{x.upper()}", axes, bias=f"{prefix}b_{x.upper()}")
+
+
+def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
+    """Note the weight and the bias of a plain linear layer under canonical names."""
+    weight = call.module._parameters["weight"]
+    assert weight is not None and call.given is not None and call.made is not None
+    left, right = axes.split(" -> ")
+    if tuple(weight.shape) == (call.given.shape[-1], call.made.shape[-1]) and type(call.module) is not nn.Linear:
+        *inner, last = _terms(left)
+        axes = f"{last} {' '.join(inner)} -> {right}"
+    elif tuple(weight.shape) != (call.made.shape[-1], call.given.shape[-1]):
+        return
+    found.rules[ours] = Weight(f"{call.path}.weight", (Part(ours, axes),))
+    model_axis = "d_model"
+    found.sizes.setdefault(model_axis, call.made.shape[-1] if left.startswith(model_axis) else call.given.shape[-1])
+    vector = call.module._parameters.get("bias")
+    if vector is not None and vector.ndim == 1:
+        first = _terms(left)[0]
+        target = " ".join(word for word in right.split() if word in first.strip("()").split())
+        found.rules[bias] = Weight(f"{call.path}.bias", (Part(bias, f"{first} -> {target}"),))
+
+
+def _terms(side: str) -> list[str]:
+    terms, depth = [""], 0
+    for letter in side:
+        depth += (letter == "(") - (letter == ")")
+        if letter == " " and depth == 0:
+            terms.append("")
+        else:
+            terms[-1] += letter
+    return terms
+
+
+def _split(core: Core, fused: Call, heads: int, kv: int) -> dict[str, Columns] | None:
+    """How queries, keys and values lie in the output of one layer: the layout in which the values are the values."""
+    if core.value is None or core.query is None or fused.made is None:
+        return None
+    size, width = fused.made.shape[-1], core.query.shape[-1]
+    values = core.value[:, :: core.value.shape[1] // kv] if core.value.shape[1] % kv == 0 else core.value
+    for layout in _layouts(size, width, heads, kv):
+        shown = fused.made[..., layout["v"].index.to(fused.made.device)]
+        if shown.ndim == 4 and same(shown.transpose(1, 2), values):
+            return layout
+    return None
+
+
+def _layouts(size: int, width: int, heads: int, kv: int) -> list[dict[str, Columns]]:
+    places = torch.arange(size)
+    found = []
+    if size == (heads + 2 * kv) * width:
+        for order in ("qkv", "kvq", "qvk"):
+            counts = {"q": heads, "k": kv, "v": kv}
+            blocks = dict(zip(order, places.split([counts[x] * width for x in order]), strict=True))
+            found.append({x: Columns(blocks[x].view(counts[x], width), size) for x in "qkv"})
+        group = heads // kv
+        if group * kv == heads:
+            grouped = places.view(kv, group + 2, width)
+            found.append({
+                "q": Columns(grouped[:, :group].reshape(heads, width), size),
+                "k": Columns(grouped[:, group], size), "v": Columns(grouped[:, group + 1], size),
+            })  # fmt: skip
+    return found
+
+
+def _norms(core: Call, scope: list[Call], prefix: str, found: Found) -> dict[str, NormPlace]:
+    norms = {}
+    for call in scope:
+        if not is_norm(call) or call.path.rpartition(".")[0] != core.path:
+            continue
+        for x, word in (("q", "query"), ("k", "key")):
+            if call.leaf.lower() in (f"{x}_norm", f"{x}_layernorm", f"{word}_norm", f"{word}_layernorm",
+                                     f"{x}_ln", f"norm_{x}", f"{x}norm", f"ln_{x}"):  # fmt: skip
+                norms[f"{x}_norm"] = norm_place(call, f"{prefix}{x}_norm", found.rules)
+    return norms
+
+
+def _output(core: Core, after: list[Call], found: Found, prefix: str, heads: int) -> Projection | None:
+    """The output projection; which part of its input belongs to which head, if its input is z."""
+    if core.z is None or not after:
+        return None
+    z = core.z.transpose(1, 2) if core.z.ndim == 4 else core.z
+    call = next((call for call in after if same(call.given, z)), None)
+    named = next((call for call in after if roles.OUTPUT.fullmatch(call.leaf)), None)
+    chosen = call or named
+    if chosen is None or chosen.given is None:
+        return None
+    width = core.z.shape[-1]
+    if chosen.given.shape[-1] != heads * width or chosen.given.ndim != 3:
+        return Projection(chosen.path)
+    found.sizes |= {"head": heads, "d_value": width}
+    add_linear(found, chosen, f"{prefix}W_O", _OUT, bias=f"{prefix}b_O")
+    columns = Columns(torch.arange(heads * width).view(heads, width), heads * width)
+    return Projection(chosen.path, columns)

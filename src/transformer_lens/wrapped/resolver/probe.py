@@ -1,0 +1,213 @@
+"""One short pass through a model, written down: which modules were called, with what, inside which, and their results.
+
+Names differ from family to family; what flows from where to where does not lie. The pass runs HF's eager attention, so
+that queries, keys, values, pattern and their product are seen as they meet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from transformer_lens.wrapped.attention import PRODUCTS, SOFTMAXES
+from transformer_lens.wrapped.tensors import main_input, main_output
+
+
+@dataclass
+class Core:
+    """The inside of one attention: [batch, head, pos, …] each, as the first softmax met them.
+
+    Attributes:
+        query, key: of the first product; None: not seen.
+        scores, pattern: what entered the softmax, and what left it; None under scaled_dot_product_attention.
+        value, z: of the product after it.
+        at: how many calls had begun when z was made.
+        softmaxes: how many were seen.
+    """
+
+    query: Tensor | None = None
+    key: Tensor | None = None
+    scores: Tensor | None = None
+    pattern: Tensor | None = None
+    value: Tensor | None = None
+    z: Tensor | None = None
+    at: int = 0
+    softmaxes: int = 0
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        path: its path; if it stands at several, the first.
+        module: the module.
+        index: the number of the call, in the order of beginning.
+        inside: the calls around it, outermost first.
+        given, made: copies of its main input and output; None: no tensor.
+        end: how many calls had begun when it was over.
+        core: attention computed in it, and in no module inside it.
+        given_changed, made_changed: HF changed that tensor in place afterwards.
+        extra: how many things it returned beside its main output; None: that tensor alone.
+    """
+
+    path: str
+    module: nn.Module
+    index: int
+    inside: tuple[int, ...]
+    given: Tensor | None
+    made: Tensor | None = None
+    end: int = 0
+    core: Core | None = None
+    given_changed: bool = False
+    made_changed: bool = False
+    extra: int | None = None
+    _watched: list[tuple[str, Tensor, int]] = field(default_factory=list, repr=False)
+
+    @property
+    def leaf(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def kind(self) -> str:
+        """The name of the module's class."""
+        return type(self.module).__name__
+
+    def note_changes(self) -> None:
+        """Look whether what it was given or made is still the same."""
+        for which, tensor, version in self._watched:
+            if tensor._version != version:
+                setattr(self, f"{which}_changed", True)
+        self._watched.clear()
+
+
+class Probe:
+    """The calls of one pass.
+
+    Args:
+        model: a transformers model.
+        inputs: the arguments of its forward pass.
+
+    Attributes:
+        calls: in the order of beginning.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Any]):
+        self.calls: list[Call] = []
+        self._open: list[Call] = []
+        self.inputs = dict(inputs)
+        handles = []
+        try:
+            for path, module in model.named_modules():
+                if path and not isinstance(module, nn.Dropout):
+                    handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
+                    handles.append(module.register_forward_hook(self._leave(), with_kwargs=True))
+            with torch.no_grad(), _Attention(self):
+                self.output = model(**inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for call in self.calls:
+            call.note_changes()
+        counts = Counter(call.path for call in self.calls)
+        self.once = {path for path, count in counts.items() if count == 1}
+
+    def _enter(self, path: str) -> Any:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given = main_input(args, kwargs)
+            inside = tuple(call.index for call in self._open)
+            call = Call(path, module, len(self.calls), inside, None if given is None else given.detach().clone())
+            if given is not None:
+                call._watched.append(("given", given, given._version))
+            self.calls.append(call)
+            self._open.append(call)
+
+        return enter
+
+    def _leave(self) -> Any:
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            call = self._open.pop()
+            made = main_output(output)
+            call.end = len(self.calls)
+            call.extra = len(output) - 1 if isinstance(output, (tuple, list)) else None
+            if made is not None:
+                call.made = made.detach().clone()
+                call._watched.append(("made", made, made._version))
+
+        return leave
+
+    def current(self) -> Call | None:
+        """The innermost call that is going on."""
+        return self._open[-1] if self._open else None
+
+    def within(self, call: Call) -> list[Call]:
+        """The calls inside another one."""
+        return self.calls[call.index + 1 : call.end]
+
+    def of(self, path: str) -> Call | None:
+        """The only call of a module; None if there was none, or there were several."""
+        return next((call for call in self.calls if call.path == path), None) if path in self.once else None
+
+
+class _Attention(TorchFunctionMode):
+    """Notes the products and softmaxes of attention in the call in which they happen."""
+
+    def __init__(self, probe: Probe):
+        super().__init__()
+        self.probe = probe
+        self.pair: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What `func` gives."""
+        output = func(*args, **(kwargs or {}))
+        call = self.probe.current()
+        if call is None:
+            return output
+        if func in PRODUCTS and args[0].ndim == args[1].ndim == 4:
+            self._product(call, args[0], args[1], output)
+        elif func in SOFTMAXES:
+            given = args[0] if args else (kwargs or {})["input"]
+            if given.ndim == 4:
+                core = call.core = call.core or Core()
+                core.softmaxes += 1
+                if core.pattern is None:
+                    core.scores, core.pattern = given.detach().clone(), output.detach()
+                    if call.index in self.pair:
+                        query, key = self.pair[call.index]
+                        core.query, core.key = query.detach(), key.transpose(-1, -2).detach()
+        elif func is functional.scaled_dot_product_attention and args and args[0].ndim == 4:
+            core = call.core = call.core or Core()
+            core.query, core.key, core.value, core.z = (x.detach() for x in (*args[:3], output))
+            core.at = len(self.probe.calls)
+        return output
+
+    def _product(self, call: Call, one: Tensor, other: Tensor, output: Tensor) -> None:
+        if call.core is None or call.core.pattern is None:
+            self.pair.setdefault(call.index, (one, other))
+        elif call.core.z is None and one.shape[-1] == other.shape[-2]:
+            call.core.value, call.core.z = other.detach(), output.detach()
+            call.core.at = len(self.probe.calls)
+
+
+@contextmanager
+def eager(configs: list[Any]) -> Iterator[None]:
+    """While this lasts, these configurations ask for HF's eager attention."""
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
