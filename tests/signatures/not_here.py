@@ -56,9 +56,6 @@ _NAMES = {
         utilities.multi_gpu: cast_floating_params_to_dtype count_unique_devices find_embedding_device
             find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
     """,
-    "Patching's results do their own statistics.": """
-        utilities.statistics
-    """,
     "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
         tools.analysis.attribution_patching tools.analysis.interchange tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
