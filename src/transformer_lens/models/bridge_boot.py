@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformer_lens.config import TransformerBridgeConfig, default_device
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.models.huggingface import config_of_model
+from transformer_lens.models.kinds import auto_class
 from transformer_lens.models.loading import TOKENIZER_FILES, find
 from transformer_lens.models.request import HUB, Request
 from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_spec
@@ -26,6 +27,7 @@ from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
 from transformer_lens.wrapped.anatomy import Anatomy, SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.resolver import resolve
 from transformer_lens.wrapped.stored import is_plain
 from transformer_lens.wrapped.tree import grow
 
@@ -122,13 +124,13 @@ def _folder(name: str, request: BootRequest) -> Path:
 
 
 def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
-    kind = request.model_class or transformers.AutoModelForCausalLM
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": request.trust_remote_code}
     if request.code_revision is not None:
         if not request.trust_remote_code:
             raise ConfigurationError("code_revision has no effect without trust_remote_code=True.")
         local["code_revision"] = request.code_revision
     config = transformers.AutoConfig.from_pretrained(str(folder), **local, **(request.hf_config_overrides or {}))
+    kind = request.model_class or auto_class(config)
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
     further = {name: value for name, value in request.further.items() if name not in HUB}
     spread = _spread(request)
@@ -167,7 +169,7 @@ def _spread(request: BootRequest) -> dict[str, Any]:
 
 
 def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Anatomy:
-    """Where the parts of a transformers model are.
+    """Where the parts of a transformers model are: as its family's spec says, or, where none fits, as found by looking.
 
     Args:
         model: the model.
@@ -175,15 +177,19 @@ def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> A
         n_ctx: the longest text to cut to, if not the model's own context length.
 
     Raises:
-        UnsupportedModelError: no spec describes this model as it is configured.
+        UnsupportedModelError: no spec describes this model, and no stack of layers was found in it.
     """
+    try:
+        return _by_spec(model, name, n_ctx)
+    except UnsupportedModelError:
+        return resolve(model, name, n_ctx)
+
+
+def _by_spec(model: PreTrainedModel, name: str, n_ctx: int | None) -> SpecAnatomy:
     config = config_of_model(model.config)
     spec = find_spec(config)
     if model.config.model_type in spec.inside:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} holds its text model inside a larger one, which the bridge does not wrap. "
-            f"Boot the text model alone: {spec.architecture}."
-        )
+        raise UnsupportedModelError(f"{type(model).__name__} holds {spec.architecture} inside a larger model.")
     fields = _fields(spec, config)
     sizes = axis_sizes(fields)
     if n_ctx is not None:

@@ -11,7 +11,9 @@ FUSED = re.compile(r"qkv|qkv_proj|query_key_value|c_attn|wqkv|in_proj|att_proj|w
 OUTPUT = re.compile(r"o|o_proj|out_proj|dense|c_proj|out_lin|wo|proj|o_linear|linear_out|attention_out|attn_out", re.I)
 CROSS = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.I)
 MLP = re.compile(r"mlp|ffn|ff|feed_?forward|^fc|moe|expert|intermediate|channel_mix|^output$|dense|^lin\d", re.I)
-MIXER = re.compile(r"mamba|ssm|s6|conv|delta|recurrent|lstm|rwkv|retention|time_?mix|mixer|linear_?attn|lightning|gla", re.I)
+MIXER = re.compile(
+    r"mamba|ssm|s6|conv|delta|recurrent|lstm|rwkv|retention|time_?mix|mixer|linear_?attn|lightning|gla", re.I
+)
 ROUTER = re.compile(r"gate|router|gating|wg|classifier|switch|mlp_router", re.I)
 EXPERTS = re.compile(r"experts?$", re.I)
 SHARED = re.compile(r"shared_(expert|mlp)s?|shared", re.I)
