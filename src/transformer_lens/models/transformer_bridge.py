@@ -16,12 +16,14 @@ from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
+from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.native_bridge import NativeParts
@@ -40,7 +42,7 @@ _FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
-class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing, BridgeModule):
+class TransformerBridge(TextMethods, BridgeGenerating, Editing, BridgeWeights, BridgeProcessing, BridgeModule):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
@@ -187,6 +189,11 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
     def original_model(self) -> PreTrainedModel:
         """The transformers model."""
         return self.host.model
+
+    @property
+    def place(self) -> Place:  # type: ignore[override]
+        """Where the tokens of the running pass stand."""
+        return self.host.place
 
     # --- names ----------------------------------------------------------------------------------------------------
 
