@@ -13,7 +13,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from census.examine import Row, examine_apart
-from census.report import KINDS, page, summary
+from census.report import KINDS, page
 
 
 def main() -> None:
@@ -38,11 +38,9 @@ def main() -> None:
             row = Row(**kept[key]) if key in kept and not options.types else examine_apart(model_type, auto)
             kept[key] = asdict(row)
             rows.append(row)
-            print(_line(row), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(kept, indent=1))
         found[kind] = rows
-        print(summary(kind, rows))
     if options.page:
         versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
         options.page.write_text(page(found, versions, date.today()))

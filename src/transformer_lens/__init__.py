@@ -49,17 +49,21 @@ _EXPORTS = {
     "TransformerLensKeyValueCache": _KV,
     "TransformerLensKeyValueCacheEntry": _KV,
 }
-_MODULES = (
-    "circuits",
-    "components",
-    "demo",
-    "evals",
-    "hook_points",
-    "patching",
-    "steering",
-    "utils",
-    "utilities",
-    "viz",
+_MODULES = tuple(
+    [
+        "circuits",
+        "components",
+        "demo",
+        "evals",
+        "hook_points",
+        "lenses",
+        "patching",
+        "probing",
+        "steering",
+        "utils",
+        "utilities",
+        "viz",
+    ]
 )
 
 _legacy.install(__name__)

@@ -12,7 +12,6 @@ from transformer_lens.wrapped.tensors import main_input, main_output, with_input
 
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
-ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error: it ends a pass early
@@ -58,7 +57,7 @@ class Wiring:
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, path: str, change: Change | ChangeKnowing, knows_input: bool = False) -> None:
+    def after(self, path: str, change: Callable[..., Tensor], knows_input: bool = False) -> None:
         """Let `change` see, and return, the output of a module (the first, if there are several).
 
         Args:
@@ -71,7 +70,8 @@ class Wiring:
             given = main_output(output)
             if given is None:
                 return None
-            new = change(given, *([main_input(args, kwargs)] if knows_input else []))
+            entered = main_input(args, kwargs) if knows_input else None
+            new = change(given) if entered is None else change(given, entered)
             return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
