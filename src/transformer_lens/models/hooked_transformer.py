@@ -19,6 +19,7 @@ from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.pretrained import Pretrained
 from transformer_lens.models.processing import WeightProcessing
 from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.models.training_text import TrainingText
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache, get_pos_offset
 from transformer_lens.native.transformer import NativeTransformer
@@ -47,7 +48,9 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(TextMethods, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(
+    TextMethods, TrainingText, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer
+):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
