@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from docs_pages import blocks, same
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,3 +42,23 @@ def test_bridge_page_runs(capsys):
     (block,) = python_blocks(ROOT / "docs" / "bridge.md")
     exec(compile(block, "bridge.md", "exec"), {})
     assert capsys.readouterr().out.splitlines() == [" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])"]
+
+
+@pytest.mark.parametrize("page", ["evals.md", "training.md"])
+def test_pages_print_what_they_say(page, capsys):
+    scope, printed, compared = {}, "", 0
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, page, "exec"), scope)
+            printed = capsys.readouterr().out
+        if language == "text":
+            assert same(printed, text), printed
+            compared += 1
+    assert compared
+
+
+def test_other_words_and_numbers_are_seen():
+    assert same("loss  1.00\n", "loss 1.01")
+    assert not same("loss 1.00", "loss 1.10")
+    assert not same("loss 1.00", "cost 1.00")
+    assert not same("loss 1.00", "loss 1.00 2")

@@ -97,6 +97,10 @@ MODULES: dict[str, dict[str, str]] = {
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
+    "tools.analysis": {},
+    "tools.analysis.direct_logit_attribution": dict.fromkeys(
+        ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
+    ),
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
     "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,

@@ -50,6 +50,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "max_position_embeddings": 32, "word_embed_proj_dim": 32, "pad_token_id": 0,
     }),
     "biogpt": ("biogpt", {**SMALL, "scale_embedding": True}),
+    "xglm": ("xglm", {
+        "vocab_size": 61, "d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 40,
+        "max_position_embeddings": 32, "scale_embedding": True,
+    }),
     "llama": ("llama", {**GQA, "head_dim": 6}),
     "llama (linear rope)": ("llama", {**GQA, "rope_parameters": LINEAR, "attention_bias": True}),
     "llama (llama3 rope)": ("llama", {**GQA, "rope_parameters": LLAMA3, "tie_word_embeddings": True}),

@@ -13,7 +13,7 @@ from transformer_lens.weights.processing.process import ProcessingWarning
 
 TOKENS = families.tokens()
 # These take positions from a mask only if they are told to.
-NEED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "biogpt")
+NEED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "biogpt", "xglm")
 
 
 @pytest.fixture(scope="module", params=families.ROWS)
@@ -61,6 +61,15 @@ def test_processing_keeps_log_probabilities(row):
     assert distance(model(TOKENS).log_softmax(-1), wanted) < 1e-5
     back = model.to_hf()
     assert distance(hf_logits(back, TOKENS).log_softmax(-1), wanted) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::transformer_lens.weights.processing.process.ProcessingWarning")
+def test_processing_twice_is_processing_once(row):
+    model = HookedTransformer.from_pretrained(row, hf_model=families.hf_model(row), device="cpu")
+    once = {name: value.clone() for name, value in model.state_dict().items()}
+    model.process_weights_()
+    torch.testing.assert_close(dict(model.state_dict()), once, atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

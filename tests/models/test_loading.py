@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import families
@@ -13,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from transformer_lens import demo
 from transformer_lens.errors import ConfigurationError, MissingTokenizerError, UnknownNameError
@@ -20,6 +22,7 @@ from transformer_lens.models import hub, loading
 from transformer_lens.models.hooked_transformer import HookedTransformer
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.weights.checkpoints import CheckpointError
+from transformer_lens.weights.processing.parts import apply
 
 TOKENS = families.tokens(rows=2, length=6)
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -172,6 +175,37 @@ def test_device_maps():
         load("demo", device_map="cuda")
     with pytest.raises(ConfigurationError, match="a map of modules is not possible"):
         HookedTransformer.from_pretrained("demo", device_map={"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}])
+def test_device_maps_of_a_folder_and_of_a_model_that_accelerate_has_placed(folder, device_map):
+    wanted = load(folder)(TOKENS)
+    assert torch.equal(HookedTransformer.from_pretrained_no_processing(folder, device_map=device_map)(TOKENS), wanted)
+    placed = AutoModelForCausalLM.from_pretrained(folder, device_map=device_map, dtype=torch.float32)
+    assert torch.equal(load(folder, hf_model=placed)(TOKENS), wanted)
+
+
+def test_a_bar_where_loading_or_processing_takes_more_than_a_second(capsys):
+    model = load("demo")
+    own = {name: parameter.data.clone() for name, parameter in model.named_parameters()}
+
+    def slowly(pause):
+        for name, value in own.items():
+            time.sleep(pause)
+            yield name, value
+
+    loading._place(model, slowly(0.0), share=False)
+    assert not capsys.readouterr().err
+    loading._place(model, slowly(1.5 / len(own)), share=False)
+    assert "Loading weights" in capsys.readouterr().err
+
+    def slow_step(part):
+        time.sleep(0.3)
+
+    apply(own, [])
+    assert not capsys.readouterr().err
+    apply(own, [slow_step])
+    assert "Processing weights" in capsys.readouterr().err
 
 
 def test_what_defaults_ask_in_vain_is_logged_not_warned(caplog):

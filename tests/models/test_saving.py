@@ -141,6 +141,13 @@ def test_two_norms_that_are_one_in_the_architecture():
         model.to_hf()
 
 
+def test_computed_positions_that_were_edited():
+    model = loaded("xglm")
+    model.W_pos.data[3, 0] += 0.5
+    with pytest.raises(CheckpointError, match="W_pos was edited, and XGLM has no tensor for it"):
+        model.to_hf()
+
+
 def test_a_model_from_a_configuration_has_no_way_back():
     model = HookedTransformer({"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 16, "d_vocab": 20, "device": "cpu"})
     with pytest.raises(NotRepresentableError, match="made from a configuration"):

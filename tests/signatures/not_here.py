@@ -51,25 +51,23 @@ _NAMES = {
         model_bridge.sources._bridge_builder: build_bridge_config_from_hf build_bridge_from_module
             configure_tokenizer detect_tokenizer_bos_eos skip_tokenizer_for_modality
         model_bridge.transformer_bridge.TransformerBridge: OV_for_attn_layers QK_for_attn_layers __init__
-            all_head_labels attn_head_labels block_hooks block_submodules blocks_with composition_layer_indices
+            attn_head_labels block_hooks block_submodules blocks_with composition_layer_indices
             diffusion_generate encoder_output forward generate generate_stream get_params hf_generate init_weights
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
-            stack_params_for tl_named_parameters tl_parameters to_sentence_pair_tokens
+            stack_params_for to_sentence_pair_tokens
     """,
     "Devices of a HuggingFace model are placed by transformers' device_map.": """
         utilities.multi_gpu: cast_floating_params_to_dtype count_unique_devices find_embedding_device
             find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
     """,
-    "Patching: results with statistics, and path patching under its old names.": """
-        patching: PatchingResult generic_activation_patch get_act_patch_direct_path
-            get_act_patch_direct_path_all_sources make_df_from_ranges
+    "Patching's results do their own statistics.": """
         utilities.statistics
     """,
-    "Studies under their old names.": """
-        head_detector tools.analysis.attribution_patching tools.analysis.direct_logit_attribution
-        tools.analysis.interchange tools.analysis.jacobian_lens tools.analysis.jacobian_lens_coordinate_patch
-        tools.analysis.jacobian_lens_decomposition tools.analysis.logit_lens tools.analysis.projection_kernel
-        tools.analysis.sparse_probing
+    "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
+        tools.analysis.attribution_patching tools.analysis.interchange tools.analysis.jacobian_lens
+        tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
+        tools.analysis.logit_lens tools.analysis.projection_kernel tools.analysis.sparse_probing
+        tools.analysis.direct_logit_attribution.direct_logit_attribution
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils

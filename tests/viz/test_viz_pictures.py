@@ -207,3 +207,31 @@ def test_extreme_shapes_warn_of_nothing(picture, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pixels(picture, tmp_path / "map.png").size
+
+
+def names_on(figure):
+    """The names of axes, and the titles, that are drawn."""
+    for axes in figure.axes:
+        if axes.axison:
+            yield from (axes.xaxis.label, axes.yaxis.label, axes.title)
+    yield from figure.texts
+
+
+def inside(figure):
+    pytest.importorskip("matplotlib")
+    figure.canvas.draw()
+    boxes = [name.get_window_extent() for name in names_on(figure) if name.get_text()]
+    return all(
+        box.y0 >= -1 and box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1 for box in boxes
+    )
+
+
+@pytest.mark.parametrize("name", every_picture())
+def test_no_name_in_a_png_is_cut_off(name):
+    assert inside(every_picture()[name].figure())
+
+
+@pytest.mark.parametrize("heads", [1, 4, 7])
+def test_long_labels_of_heads_have_room(heads):
+    tokens = ["<|endoftext|>", *TOKENS[1:]]
+    assert inside(attention_heads(torch.eye(len(tokens)).expand(heads, -1, -1), tokens, title="Layer 1").figure())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from transformer_lens import viz
 from transformer_lens.cli.prompt import Prompt
 from transformer_lens.cli.report import Report
-from transformer_lens.lenses import detect_head, head_scores
+from transformer_lens.lenses import copying_scores, detect_head, head_scores
 from transformer_lens.lenses.head_detector import HeadName
 
 Scores = dict[str, Float[Tensor, "layer head"]]
@@ -34,8 +33,13 @@ PATTERNS: dict[str, HeadName] = {
 def heads_anywhere(name: str, model: Any, top: int) -> Report:
     """Scores of all heads over random tokens that are repeated once."""
     found = head_scores(model, length=min(30, (model.cfg.n_ctx - 1) // 2))
-    scores = {field.name: getattr(found, field.name) for field in fields(found)}
-    text = "Mean attention over random tokens that are repeated once."
+    scores = {
+        "previous_token": found.previous_token,
+        "duplicate_token": found.duplicate_token,
+        "induction": found.induction,
+        "copying": copying_scores(model),
+    }
+    text = "Mean attention over random tokens that are repeated once; copying is read from weights alone."
     return _report(name, scores, text, {"model": name, "prompt": None}, top)
 
 
@@ -71,6 +75,7 @@ def _report(name: str, scores: Scores, text: str, data: dict[str, Any], top: int
 
 
 def _best(values: Float[Tensor, "layer head"], top: int) -> list[tuple[str, float]]:
-    found = values.flatten().topk(min(top, values.numel()))
+    here = values.nan_to_num(-torch.inf).flatten()  # nan: the layer has no such head
+    found = here.topk(min(top, int(here.isfinite().sum())))
     places = [divmod(place, values.shape[1]) for place in found.indices.tolist()]
     return [(f"L{layer}H{head}", score) for (layer, head), score in zip(places, found.values.tolist(), strict=True)]

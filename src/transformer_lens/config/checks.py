@@ -131,10 +131,9 @@ def _check_company(cfg: HookedTransformerConfig, given: set[str]) -> None:
         idle = sorted(given & {"gated_mlp", "num_experts", "parallel_attn_mlp", "use_hook_mlp_in"})
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} has no effect with attn_only=True.")
-    if cfg.num_experts and cfg.gated_mlp_biases:
-        raise ConfigurationError("gated_mlp_biases has no effect on experts; expert_biases is for them.")
-    if cfg.num_experts and cfg.is_layer_norm_activation():
-        raise ConfigurationError(f"act_fn={cfg.act_fn!r} has no form with experts.")
+    if cfg.num_experts and (cfg.is_layer_norm_activation() or cfg.gated_mlp_biases):
+        wrong = f"act_fn={cfg.act_fn!r}" if cfg.is_layer_norm_activation() else "gated_mlp_biases"
+        raise ConfigurationError(f"{wrong} has no form with experts.")
 
 
 def _check_norms_and_caps(cfg: HookedTransformerConfig, given: set[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lens.errors import UnknownNameError, nearest
+from transformer_lens.hooks.edits import Edit, Place
 from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, reads_only
 from transformer_lens.hooks.names import NameDict, describe, position_axis
 from transformer_lens.hooks.slicing import Slice, SliceInput
@@ -27,6 +28,9 @@ class HookedRootModule(nn.Module):
         hook_dict: full name -> HookPoint; also answers to the other spelling of a name.
         mod_dict: full name -> submodule.
         cfg: whatever configuration the model has; flags for caching everything are read from it.
+        edits: the edits in force (`model.edit`).
+        place: where the tokens of the running pass stand; the hosts say so while edits are in force.
+        prompt_length: while text is generated, how many tokens are the prompt.
 
     Example:
         >>> import torch
@@ -41,6 +45,10 @@ class HookedRootModule(nn.Module):
         >>> cache["hook_hidden"].shape
         torch.Size([3, 2])
     """
+
+    edits: tuple[Edit, ...] = ()
+    place: Place = Place()
+    prompt_length: int | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__()

@@ -64,6 +64,7 @@ class TokenReading:
         return viz.logit_lens_table(
             self.tokens(), self.top_values, ranks, layer_labels=self.labels, title=title,
             value_name="logit" if self.side == "write" else "reading", scale="sequential",
+            axes=("direction", "rank"),
         )  # fmt: skip
 
     def _repr_html_(self) -> str:

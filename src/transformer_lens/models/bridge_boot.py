@@ -26,6 +26,7 @@ from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import axis_sizes
 from transformer_lens.wrapped.anatomy import Anatomy, SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.resolver import resolve
 from transformer_lens.wrapped.stored import is_plain
 from transformer_lens.wrapped.tree import grow
 
@@ -167,7 +168,7 @@ def _spread(request: BootRequest) -> dict[str, Any]:
 
 
 def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Anatomy:
-    """Where the parts of a transformers model are.
+    """Where the parts of a transformers model are: as its family's spec says, or, where none fits, as found by looking.
 
     Args:
         model: the model.
@@ -175,15 +176,19 @@ def anatomy_of(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> A
         n_ctx: the longest text to cut to, if not the model's own context length.
 
     Raises:
-        UnsupportedModelError: no spec describes this model as it is configured.
+        UnsupportedModelError: no spec describes this model, and no stack of layers was found in it.
     """
+    try:
+        return _by_spec(model, name, n_ctx)
+    except UnsupportedModelError:
+        return resolve(model, name, n_ctx)
+
+
+def _by_spec(model: PreTrainedModel, name: str, n_ctx: int | None) -> SpecAnatomy:
     config = config_of_model(model.config)
     spec = find_spec(config)
     if model.config.model_type in spec.inside:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} holds its text model inside a larger one, which the bridge does not wrap. "
-            f"Boot the text model alone: {spec.architecture}."
-        )
+        raise UnsupportedModelError(f"{type(model).__name__} holds {spec.architecture} inside a larger model.")
     fields = _fields(spec, config)
     sizes = axis_sizes(fields)
     if n_ctx is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.generating import Generating
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.pretrained import Pretrained
@@ -46,7 +47,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(TextMethods, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:

@@ -49,7 +49,8 @@ class LoadableModel(Protocol):
     def move_model_modules_to_device(self) -> None:
         """Put the model where its configuration says."""
 
-    def _process(self, weights: dict[str, Tensor], **steps: bool) -> None: ...
+    def process_weights_(self, *, fold_value_biases: bool, **steps: bool) -> None:
+        """Process its weights in place."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def process(model: LoadableModel, steps: Mapping[str, bool]) -> None:
             log.info("%s is left out: %s.", step, reason)
             asked.discard(step)
     if asked:
-        model._process(own, **{name: name in asked for name in steps})
+        model.process_weights_(**{name: name in asked for name in steps})
 
 
 @torch.no_grad()

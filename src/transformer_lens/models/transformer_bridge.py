@@ -16,18 +16,23 @@ from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
+from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.hooked_transformer import Loss, Output
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.models.verification import Verification
+from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
+from transformer_lens.wrapped.resolver import ResolvedAnatomy
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
 
@@ -37,7 +42,7 @@ _FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
-class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing, BridgeModule):
+class TransformerBridge(TextMethods, BridgeGenerating, Editing, BridgeWeights, BridgeProcessing, BridgeModule):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
@@ -76,6 +81,12 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         booted.grow(self.host, self)
         self.training = booted.model.training
         self.setup()
+        if isinstance(booted.anatomy, ResolvedAnatomy):
+            leave_out_untrusted(self)
+
+    def verify(self, thorough: bool = True) -> Verification:
+        """What holds of this bridge and which of its hook points can be trusted. See `verifying.verify`."""
+        return verify(self, thorough)
 
     @classmethod
     def boot_transformers(
@@ -178,6 +189,11 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
     def original_model(self) -> PreTrainedModel:
         """The transformers model."""
         return self.host.model
+
+    @property
+    def place(self) -> Place:  # type: ignore[override]
+        """Where the tokens of the running pass stand."""
+        return self.host.place
 
     # --- names ----------------------------------------------------------------------------------------------------
 

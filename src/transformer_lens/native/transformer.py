@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
+from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.names import bridge_aliases
 from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
@@ -85,6 +86,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         frame: Frame,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
         """The stream entering block 0, and position embeddings that go to queries and keys instead (shortformer)."""
+        self._note_place(frame)
         if embeddings is None:
             if tokens is None:
                 raise ValueError("Either tokens or embeddings must be given.")
@@ -102,6 +104,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         if self.cfg.positional_embedding_type == "shortformer":
             return embedded, position
         return embedded + position, None
+
+    def _note_place(self, frame: Frame) -> None:
+        if self.edits:  # only they ask
+            self.place = Place(frame.offset, frame.real)
 
     def position_beside(self, frame: Frame, batch: int) -> Float[Tensor, "batch pos d_model"] | None:
         """Position embeddings that go to queries and keys instead of the stream (shortformer models only)."""
@@ -129,6 +135,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             past_kv: for each layer of the model what holds its earlier keys and values.
             layers: which layers.
         """
+        self._note_place(frame)
         entries: Sequence[LayerPast | None] = [None] * self.cfg.n_layers if past_kv is None else past_kv
         for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
             if self.cfg.n_devices > 1:

@@ -51,7 +51,8 @@ class ProbeStudy:
         if self.control is not None and self.selectivity is not None:
             lines |= {"control task": self.control, "selectivity": self.selectivity}
         lines["most frequent label"] = torch.full_like(self.accuracy, self.chance)
-        return viz.line_plot(lines, title=title, x_axis="layer", y_axis="accuracy")
+        layers = [str(layer) for layer in range(len(self.accuracy))]
+        return viz.line_plot(lines, x=layers, title=title, x_axis="layer", y_axis="accuracy")
 
     def _repr_html_(self) -> str:
         return self.picture().html()

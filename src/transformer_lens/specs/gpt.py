@@ -21,6 +21,15 @@ from transformer_lens.specs.spec import Part, Spec, Weight
 _H = "transformer.h.{layer}"
 _ATTN = "blocks.{layer}.attn."
 _LN = {"normalization_type": "LN"}
+_SIZES = {
+    "d_model": "n_embd",
+    "n_layers": "n_layer",
+    "n_ctx": "n_positions",
+    "d_vocab": "vocab_size",
+    "eps": "layer_norm_epsilon",
+}
+_EMBEDDINGS = embeddings("transformer.wte.weight")
+_POSITIONS = (one("transformer.wpe.weight", "pos_embed.W_pos", "pos d_model -> pos d_model"),)
 _NORMS = (
     *norm(f"{_H}.ln_1", "blocks.{layer}.ln1", bias=True),
     *norm(f"{_H}.ln_2", "blocks.{layer}.ln2", bias=True),
@@ -54,22 +63,15 @@ GPT2 = Spec(
     model_types=("gpt2",),
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
-    same={
-        "d_model": "n_embd",
-        "n_layers": "n_layer",
-        "n_ctx": "n_positions",
-        "d_vocab": "vocab_size",
-        "eps": "layer_norm_epsilon",
-        "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
-    },
+    same={**_SIZES, "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx"},
     fixed=_LN,
     rules=(heads("n_head", "", "n_embd"), four_times("n_inner", "n_embd"), activation("activation_function"), _scores),
     harmless=frozenset({"reorder_and_upcast_attn", "n_ctx"}),
     refuses={"add_cross_attention": ((False, None), "cross-attention")},
     ignored=_BUFFERS,
     weights=(
-        *embeddings("transformer.wte.weight"),
-        one("transformer.wpe.weight", "pos_embed.W_pos", "pos d_model -> pos d_model"),
+        *_EMBEDDINGS,
+        *_POSITIONS,
         *_NORMS,
         *_fused_conv(f"{_H}.attn.c_attn"),
         one(f"{_H}.attn.c_proj.weight", f"{_ATTN}W_O", "(head d_head) d_model -> head d_head d_model"),
@@ -112,19 +114,20 @@ GPT_NEO = Spec(
     harmless=frozenset({"attention_types"}),
     ignored=(*_BUFFERS, r"\.attn\.attention\.(masked_)?bias$"),
     weights=(
-        *embeddings("transformer.wte.weight"),
-        one("transformer.wpe.weight", "pos_embed.W_pos", "pos d_model -> pos d_model"),
+        *_EMBEDDINGS,
+        *_POSITIONS,
         *_NORMS,
         *separate_attention(f"{_H}.attn.attention", bias=False, out_bias=True, names="q_proj k_proj v_proj out_proj"),
         *plain_mlp(f"{_H}.mlp.c_fc", f"{_H}.mlp.c_proj"),
     ),
 )
 
-_SHARED_NORM = (
+_PARALLEL = (
+    *_EMBEDDINGS,
+    one("lm_head.bias", "unembed.b_U", "d_vocab -> d_vocab"),
     *norm(f"{_H}.ln_1", "blocks.{layer}.ln1", bias=True, copies=("blocks.{layer}.ln2",)),
     *norm("transformer.ln_f", "ln_final", bias=True),
 )
-_UNEMBED_BIAS = one("lm_head.bias", "unembed.b_U", "d_vocab -> d_vocab")
 
 
 def _adjacent(config: HFConfig) -> dict[str, Any]:
@@ -141,13 +144,7 @@ GPTJ = Spec(
     model_types=("gptj",),
     architecture="GPTJForCausalLM",
     prefix="transformer.",
-    same={
-        "d_model": "n_embd",
-        "n_layers": "n_layer",
-        "n_ctx": "n_positions",
-        "d_vocab": "vocab_size",
-        "eps": "layer_norm_epsilon",
-    },
+    same=_SIZES,
     fixed={**_LN, "parallel_attn_mlp": True},
     rules=(
         heads("n_head", "", "n_embd"),
@@ -159,9 +156,7 @@ GPTJ = Spec(
     refuses={"scale_attn_weights": ((True,), "unscaled scores")},
     ignored=_BUFFERS,
     weights=(
-        *embeddings("transformer.wte.weight"),
-        _UNEMBED_BIAS,
-        *_SHARED_NORM,
+        *_PARALLEL,
         *separate_attention(f"{_H}.attn", names="q_proj k_proj v_proj out_proj"),
         *plain_mlp(f"{_H}.mlp.fc_in", f"{_H}.mlp.fc_out"),
     ),
@@ -175,9 +170,7 @@ CODEGEN = GPTJ.but(
     harmless=frozenset({"n_ctx"}),
     ignored=(*_BUFFERS, r"\.attn\.causal_mask$"),
     weights=(
-        *embeddings("transformer.wte.weight"),
-        _UNEMBED_BIAS,
-        *_SHARED_NORM,
+        *_PARALLEL,
         Weight(
             f"{_H}.attn.qkv_proj.weight",
             tuple(Part(f"{_ATTN}W_{n}", "1 core each d_head d_model -> (core each) d_model d_head") for n in "QVK"),
@@ -279,6 +272,35 @@ OPT = Spec(
         *norm("model.decoder.final_layer_norm", "ln_final", bias=True, when=_opt_affine),
         *separate_attention(f"{_OPT}.self_attn", bias=_opt_bias, names="q_proj k_proj v_proj out_proj"),
         *plain_mlp(f"{_OPT}.fc1", f"{_OPT}.fc2", bias=_opt_bias),
+    ),
+)
+
+
+def _no_blank_position(config: HFConfig) -> dict[str, Any]:
+    if (config["pad_token_id"] or 0) >= 2:
+        raise UnsupportedModelError(f"XGLM with pad_token_id={config['pad_token_id']} blanks a position.")
+    return {}
+
+
+_XGLM = "model.layers.{layer}"
+XGLM = OPT.but(
+    name="XGLM",
+    model_types=("xglm",),
+    architecture="XGLMForCausalLM",
+    sinusoidal_from=2,
+    modules={"pos_embed.W_pos": "model.embed_positions"},
+    ignored=(r"embed_positions\.weights$",),
+    same={"d_model": "d_model", "n_layers": "num_layers"},
+    rules=(heads("attention_heads", "", "d_model"), activation("activation_function"), _no_blank_position),
+    factors=_scaled_embedding("d_model"),
+    refuses={"add_cross_attention": ((False, None), "cross-attention")},
+    weights=(
+        *embeddings("model.embed_tokens.weight", times="embedding"),
+        *norm(f"{_XGLM}.self_attn_layer_norm", "blocks.{layer}.ln1", bias=True),
+        *norm(f"{_XGLM}.final_layer_norm", "blocks.{layer}.ln2", bias=True),
+        *norm("model.layer_norm", "ln_final", bias=True),
+        *separate_attention(f"{_XGLM}.self_attn", bias=True, names="q_proj k_proj v_proj out_proj"),
+        *plain_mlp(f"{_XGLM}.fc1", f"{_XGLM}.fc2"),
     ),
 )
 

@@ -98,6 +98,8 @@ def _row(spec: Spec) -> Row:
 
 
 def _positions(spec: Spec, parts: set[str]) -> str:
+    if spec.sinusoidal_from is not None:
+        return "sinusoidal"
     if "pos_embed.W_pos" in parts:
         return "learned"
     return "alibi" if spec.fixed.get("positional_embedding_type") == "alibi" else "rotary"

@@ -88,6 +88,7 @@ class Spec:
         overwritten: activations that HF changes in place afterwards, by their bridge names inside a block.
         architecture: name of HF's class with the unembedding; None: transformers has none, and `to_hf` refuses.
         defaults: default values of HF fields, for a family that transformers itself does not know.
+        sinusoidal_from: positions are no tensor but sines and cosines, and position 0 is this row of them.
         notes: what a reader of the table of families should know.
     """
 
@@ -111,6 +112,7 @@ class Spec:
     only_architectures: tuple[str, ...] = ()
     architecture: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    sinusoidal_from: int | None = None
     notes: str = ""
 
     def but(self, **changes: Any) -> Spec:

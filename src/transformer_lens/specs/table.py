@@ -10,7 +10,7 @@ from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
 FAMILIES: tuple[Spec, ...] = (
-    gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT, gpt.BIOGPT,
+    gpt.GPT2, gpt.GPT_NEO, gpt.GPTJ, gpt.CODEGEN, gpt.GPT_NEOX, gpt.OPT, gpt.BIOGPT, gpt.XGLM,
     layer_norm.BLOOM, layer_norm.FALCON, layer_norm.MPT, layer_norm.BIGCODE, layer_norm.STARCODER2, layer_norm.PHI,
     layer_norm.PERSIMMON,
     layer_norm.OLMO, layer_norm.STABLELM, layer_norm.COHERE, layer_norm.COHERE2, layer_norm.NEMOTRON, layer_norm.JAIS2,

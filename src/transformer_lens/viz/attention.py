@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transformer_lens.viz.arrays import Json, as_array, as_json_numbers, checked_labels
 from transformer_lens.viz.colours import ColourScale, Limits, colour_scale
-from transformer_lens.viz.figure import Figure, axis_names, colour_bar, draw_cells, drawable, tick_labels
+from transformer_lens.viz.figure import Figure, colour_bar, draw_cells, drawable, shortened, tick_labels
 from transformer_lens.viz.picture import Picture
 from transformer_lens.viz.text import text_size, write_tokens
 from transformer_lens.viz.tokens import visible_token
@@ -58,7 +58,7 @@ def attention_heads(
         caption="",
         kind="heads",
         data=heads.json() | {"value_name": value_name},
-        size=(2.2 + 2.2 * across, 1 + 2.3 * math.ceil(len(heads.names) / across)),
+        size=(2.2 + 2.2 * across, 1 + 2.3 * math.ceil(len(heads.names) / across) + heads.label_inches),
         draw=lambda figure: _draw_heads(figure, heads, value_name),
     )
 
@@ -129,6 +129,16 @@ class _Heads:
     keys: list[str]
     scale: ColourScale
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the PNG has a label for each query and key; more of them would be too small to read."""
+        return max(len(self.queries), len(self.keys)) <= 24
+
+    @property
+    def label_inches(self) -> float:
+        """How much room the upright labels of keys take."""
+        return 0.06 * max(len(shortened(key)) for key in self.keys) if self.labelled else 0.0
+
     def json(self) -> dict[str, Json]:
         return {
             "values": as_json_numbers(self.weights),
@@ -166,19 +176,19 @@ def _draw_heads(figure: Figure, heads: _Heads, value_name: str) -> None:
     count = len(heads.names)
     across = min(count, 4)
     grid = figure.subplots(math.ceil(count / across), across, squeeze=False, sharex=True, sharey=True)
-    labelled = max(len(heads.queries), len(heads.keys)) <= 24
     for index, axes in enumerate(grid.flat):
         if index >= count:
             axes.set_axis_off()
             continue
         image = draw_cells(axes, heads.weights[index], heads.scale, square=True)
         axes.set_title(drawable(heads.names[index]), fontsize=9, parse_math=False)
-        if labelled:
+        if heads.labelled:
             tick_labels(axes, heads.keys, along="x")
             tick_labels(axes, heads.queries, along="y")
         else:
             axes.tick_params(labelsize=7)
-    axis_names(grid[-1, 0], "key", "query")
+    figure.supxlabel("key", fontsize=9)
+    figure.supylabel("query", fontsize=9)
     colour_bar(figure, image, grid, value_name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ from transformer_lens.specs.spec import Spec, Weight
 from transformer_lens.weights.checkpoints import CheckpointError, TensorSource
 from transformer_lens.weights.layouts import Sizes, from_canonical, hf_shape, to_canonical
 
+NARROW = (torch.float16, torch.bfloat16)
 _GROUPED = ("W_K", "W_V", "b_K", "b_V")
 
 
@@ -72,6 +74,16 @@ def canonical_state(plan: Plan, source: TensorSource) -> Iterator[tuple[str, Flo
     _refuse_extra(plan, names - used, source)
     for rule, name, layer, expert in jobs:
         yield from _convert(plan, rule, name, layer, expert, source)
+    if plan.spec.sinusoidal_from is not None:
+        yield "pos_embed.W_pos", _sinusoids(plan)
+
+
+def _sinusoids(plan: Plan) -> Float[Tensor, "pos d_model"]:
+    """Sines, then cosines, at rates that fall from 1 to 1/10000 (as tensor2tensor has them)."""
+    half, first = plan.sizes["d_model"] // 2, plan.spec.sinusoidal_from or 0
+    rates = torch.exp(torch.arange(half).float() * -(math.log(10000) / (half - 1)))
+    angles = torch.arange(first, first + plan.sizes["pos"]).float()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def _convert(
@@ -191,7 +203,19 @@ def hf_state(plan: Plan, state: Mapping[str, Float[Tensor, "..."]]) -> tuple[dic
             for copy in weight.copies:
                 _check_copy(plan, weight, copy, layer, state, used)
             tensors[name_in_tree(weight, layer)] = hf_tensor(plan, weight, layer, parts)
+    if plan.spec.sinusoidal_from is not None:
+        _check_sinusoids(plan, state["pos_embed.W_pos"])
+        used.add("pos_embed.W_pos")
     return tensors, used
+
+
+def _check_sinusoids(plan: Plan, W_pos: Float[Tensor, "pos d_model"]) -> None:
+    # Centring takes the mean out of each, which the layer norms behind do not see.
+    edit = W_pos.float() - _sinusoids(plan).to(W_pos)
+    if float((edit - edit.mean(-1, keepdim=True)).abs().max()) > (1e-2 if W_pos.dtype in NARROW else 1e-6):
+        raise CheckpointError(
+            f"pos_embed.W_pos was edited, and {plan.spec.name} has no tensor for it: its positions are computed."
+        )
 
 
 def _gather(plan: Plan, template: str, layer: int, state: Mapping[str, Tensor], used: set[str]) -> Tensor:
@@ -238,4 +262,4 @@ def hf_tensor(
 
 def widened(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The tensor in float32 if it is narrower."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in NARROW else tensor

@@ -171,8 +171,9 @@ class StackedWeights:
 
         See `transformer_lens.weights.composition.all_composition_scores`.
         """
-        W_K, W_V = (self._for_each_head(weight) for weight in (self.W_K, self.W_V))
-        return all_composition_scores(mode, W_Q=self.W_Q, W_K=W_K, W_V=W_V, W_O=self.W_O)
+        names, layers = ("W_Q", "W_K", "W_V", "W_O"), range(self.cfg.n_layers)
+        weights = {name: [self._weight("attn", name, layer) for layer in layers] for name in names}
+        return all_composition_scores(mode, **weights)
 
     def _head_labels(self) -> list[str]:
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]

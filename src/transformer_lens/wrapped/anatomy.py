@@ -260,11 +260,14 @@ class SpecAnatomy(Anatomy):
         parts = {name: f"{_LAYER}mlp.{W}" for name, W in _MLP_PARTS.items() if f"{_LAYER}mlp.{W}" in self.rules}
         paths = {name: str(self.path(ours)).format(layer=layer) for name, ours in parts.items()}
         alone = len(set(paths.values())) == len(paths)
+        reads: dict[str, Projection] = {}
+        for name in ("gate", "in"):
+            if name in paths:
+                split = None if alone else columns(self.rules[parts[name]], parts[name], self.sizes)
+                reads[name] = Projection(paths[name], split, alone=alone)
         return MlpPlaces(
             path,
-            reads={name: Projection(paths[name], alone=alone,
-                                    columns=None if alone else columns(self.rules[parts[name]], parts[name], self.sizes))
-                   for name in ("gate", "in") if name in paths},
+            reads=reads,
             down=paths["out"],
             down_overwritten=self._changes("mlp.out"),
             out=paths["out"] if path is None or self.spec.residual_inside else path,

@@ -123,8 +123,10 @@ class Watch(TorchFunctionMode):
         if part not in self.waiting:
             return tensor
         self.waiting.discard(part)
-        new: Tensor = self.occupants[part](tensor)
-        return new
+        # Some keep batch and heads as one axis (XGLM).
+        shown = tensor.unflatten(0, (-1, self.site.heads)) if tensor.ndim == 3 else tensor
+        new: Tensor = self.occupants[part](shown)
+        return tensor if new is shown else new.reshape(tensor.shape)
 
     def _rotated(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, head, pos, d_head] each; hooks see [batch, pos, head, d_head], keys once for each key head."""

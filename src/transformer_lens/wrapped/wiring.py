@@ -12,7 +12,6 @@ from transformer_lens.wrapped.tensors import main_input, main_output, with_input
 
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
-ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error: it ends a pass early
@@ -87,7 +86,7 @@ class Wiring:
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, path: str, change: Change | ChangeKnowing, knows_input: bool = False) -> None:
+    def after(self, path: str, change: Callable[..., Tensor], knows_input: bool = False) -> None:
         """Let `change` see, and return, the output of a module (the first, if there are several).
 
         Args:
@@ -105,8 +104,9 @@ class Wiring:
             if given is None:
                 return None
             new = given
+            entered = main_input(args, kwargs)
             for seen, knows in changes:
-                new = seen(new, main_input(args, kwargs)) if knows else seen(new)
+                new = seen(new, entered) if knows and entered is not None else seen(new)
             return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
@@ -122,6 +122,14 @@ class Wiring:
             return tensor
 
         self.before(path, keep)
+
+    def at_start(self, see: Callable[[dict[str, Any]], None]) -> None:
+        """Let `see` look at the keyword arguments of each pass before it begins."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(kwargs)
+
+        self.handles.append(self.model.register_forward_pre_hook(hook, with_kwargs=True))
 
     def stop_before(self, path: str) -> None:
         """End the pass where this module would be called."""

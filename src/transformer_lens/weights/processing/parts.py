@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 State = MutableMapping[str, Tensor]
 """Canonical names (those of `HookedTransformer.state_dict()`) to tensors."""
@@ -46,17 +47,18 @@ class Part(MutableMapping[str, Tensor]):
 
     def room(self, name: str) -> Tensor:
         """Where a new value of this tensor may be written (`out=`): its own memory if that is new already, or more."""
-        return self._tensors[name] if name in self.changed else _room_for(self[name])
+        return self._tensors[name] if name in self.changed else _room_for(self._tensors[name])
 
 
 def _room_for(tensor: Tensor) -> Tensor:
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     if tensor.device.type != "cpu":
-        return torch.empty_like(tensor)
+        return torch.empty_like(tensor, dtype=dtype)
     # NOTE: NumPy asks the system for large pages, torch does not: to touch memory for the first time, most of what
     # processing costs, takes half as long.
-    kind = np.float64 if tensor.dtype == torch.float64 else np.float32
     layout = torch.empty_like(tensor, device="meta").stride()
-    return torch.from_numpy(np.empty(tensor.numel(), kind)).as_strided(tensor.shape, layout)
+    memory = torch.from_numpy(np.empty(tensor.numel(), np.float64 if dtype == torch.float64 else np.float32))
+    return memory.as_strided(tensor.shape, layout)
 
 
 Step = Callable[[Part], None]
@@ -70,7 +72,7 @@ def apply(state: State, steps: Iterable[Step]) -> None:
     keep their tensor.
     """
     steps = list(steps)
-    for prefix, names in _parts(state):
+    for prefix, names in tqdm(_parts(state), desc="Processing weights", unit="part", delay=1.0, leave=False):
         part = Part({name: state[prefix + name] for name in names})
         dtypes = {name: state[prefix + name].dtype for name in names}
         around = next((dtype for name, dtype in dtypes.items() if "W_" in name), torch.float32)

@@ -24,6 +24,7 @@ BATCH, POSITIONS, ENCODER_POSITIONS = 2, 6, 7
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads", "multi_query_group_num")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "context_length",
             "max_target_positions", "seq_length")  # fmt: skip
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
 # NOTE: a model that names no context length has no limit of its own (state spaces).
 NO_LIMIT = 1 << 30
 
@@ -176,10 +177,12 @@ def _cfg(
     heads = attentions[0].heads if attentions else 0
     key_heads = attentions[0].key_heads if attentions else 0
     norms = [norm for layer in layers for norm in layer.places.norms.values() if norm.eps is not None]
+    d_heads = [layer.sizes["d_head"] for layer in layers if "d_head" in layer.sizes]
+    activations = [config[name] for name in _ACTIVATIONS if isinstance(config.get(name), str)]
     first, logits = layers[0], logits_of(probe.output)
     d_model = 0 if stack.layers[0].given is None else stack.layers[0].given.shape[-1]
     tables = [call for call in probe.calls if call.path == around.places.embed]
-    vocabulary = int(tables[0].module.weight.shape[0]) if tables else int(config.get("vocab_size") or 0)
+    vocabulary = len(next(tables[0].module.parameters())) if tables else int(config.get("vocab_size") or 0)
     names, places = first.places.norms.keys(), around.places
     cores = [call.core for call in probe.within(stack.layers[0]) if call.core is not None]
     pattern = cores[0].pattern if cores else None
@@ -187,7 +190,7 @@ def _cfg(
     rotates = any(roles.ROTARY.search(call.kind) for call in probe.calls)
     return TransformerBridgeConfig(
         d_model=d_model,
-        d_head=next((layer.sizes["d_head"] for layer in layers if "d_head" in layer.sizes), d_model // heads if heads else 0),
+        d_head=next(iter(d_heads), d_model // heads if heads else 0),
         n_heads=heads,
         n_key_value_heads=None if key_heads == heads else key_heads,
         n_layers=len(layers),
@@ -195,8 +198,7 @@ def _cfg(
         d_mlp=next((layer.sizes["d_mlp"] for layer in layers if "d_mlp" in layer.sizes), 0),
         d_vocab=vocabulary,
         d_vocab_out=vocabulary if logits is None else logits.shape[-1],
-        act_fn=str(next((config[name] for name in ("hidden_act", "hidden_activation", "activation_function", "activation")
-                         if isinstance(config.get(name), str)), "unknown")),
+        act_fn=next(iter(activations), "unknown"),
         normalization_type=None if not norms else "LN" if norms[0].centers else "RMS",
         eps=norms[0].eps if norms and norms[0].eps is not None else 1e-5,
         gated_mlp=any(layer.places.mlp is not None and "gate" in layer.places.mlp.reads for layer in layers),

@@ -17,9 +17,9 @@ from transformer_lens.wrapped.resolver.norms import norm_place
 from transformer_lens.wrapped.resolver.probe import Call, Core
 
 Rules = dict[str, Weight]
-_QUERY = "(head d_head) d_model -> head d_model d_head"
-_KEY = "(kv d_head) d_model -> kv d_model d_head"
-_VALUE = "(kv d_value) d_model -> kv d_model d_value"
+_QUERY = "(head d_head) d_read -> head d_read d_head"
+_KEY = "(kv d_head) d_read -> kv d_read d_head"
+_VALUE = "(kv d_value) d_read -> kv d_read d_value"
 _OUT = "d_model (head d_value) -> head d_value d_model"
 
 
@@ -117,12 +117,14 @@ def _reads(
              for x, pattern in (("q", roles.QUERY), ("k", roles.KEY), ("v", roles.VALUE))}  # fmt: skip
     if all(call is not None for call in named.values()) and d_head:
         key = named["k"]
-        assert key is not None and key.made is not None
+        assert key is not None
+        assert key.made is not None
         kv = key.made.shape[-1] // d_head
         widths = {"q": (heads, d_head), "k": (kv, d_head), "v": (kv, d_value)}
         reads = {}
         for x, call in named.items():
-            assert call is not None and call.made is not None
+            assert call is not None
+            assert call.made is not None
             count, width = widths[x]
             if call.made.shape[-1] != count * width or count == 0:
                 continue
@@ -137,24 +139,26 @@ def _reads(
     if fused is not None and d_head:
         columns_of = _split(core, fused, heads, kv)
         if columns_of:
-            return (
-                {x: Projection(fused.path, columns, fused.made_changed, alone=False) for x, columns in columns_of.items()},
-                heads, columns_of["k"].index.shape[0],
-            )  # fmt: skip
+            changed = fused.made_changed
+            reads = {x: Projection(fused.path, columns_of[x], changed, alone=False) for x in columns_of}
+            return reads, heads, columns_of["k"].index.shape[0]
     return {}, heads, kv if heads % kv == 0 else heads
 
 
 def _rules_of_reads(named: dict[str, Call | None], found: Found, prefix: str) -> None:
     for x, axes in (("q", _QUERY), ("k", _KEY), ("v", _VALUE)):
         call = named[x]
-        assert call is not None and call.given is not None
+        assert call is not None
+        assert call.given is not None
         add_linear(found, call, f"{prefix}W_{x.upper()}", axes, bias=f"{prefix}b_{x.upper()}")
 
 
 def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     """Note the weight and the bias of a plain linear layer under canonical names."""
     weight = call.module._parameters["weight"]
-    assert weight is not None and call.given is not None and call.made is not None
+    assert weight is not None
+    assert call.given is not None
+    assert call.made is not None
     left, right = axes.split(" -> ")
     if tuple(weight.shape) == (call.given.shape[-1], call.made.shape[-1]) and type(call.module) is not nn.Linear:
         *inner, last = _terms(left)
@@ -162,8 +166,9 @@ def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     elif tuple(weight.shape) != (call.made.shape[-1], call.given.shape[-1]):
         return
     found.rules[ours] = Weight(f"{call.path}.weight", (Part(ours, axes),))
-    model_axis = "d_model"
-    found.sizes.setdefault(model_axis, call.made.shape[-1] if left.startswith(model_axis) else call.given.shape[-1])
+    for term, length in zip(_terms(left), (call.made.shape[-1], call.given.shape[-1]), strict=True):
+        if not term.startswith("("):
+            found.sizes[term] = length
     vector = call.module._parameters.get("bias")
     if vector is not None and vector.ndim == 1:
         first = _terms(left)[0]

@@ -76,8 +76,10 @@ def layer_of(probe: Probe, block: Call, factors: Sequence[float], key_heads: int
         places[kind] = _part(probe, part, resolved, key_heads, block, norms)
     shown = {norm.path for norm in norms.values()}
     attn, cross, mixer, mlp = (places.get(kind) for kind in ("attn", "cross_attn", "mixer", "mlp"))
-    assert not isinstance(attn, (MlpPlaces, MixerPlaces)) and not isinstance(cross, (MlpPlaces, MixerPlaces))
-    assert not isinstance(mixer, (MlpPlaces, AttentionPlaces)) and not isinstance(mlp, (AttentionPlaces, MixerPlaces))
+    assert not isinstance(attn, (MlpPlaces, MixerPlaces))
+    assert not isinstance(cross, (MlpPlaces, MixerPlaces))
+    assert not isinstance(mixer, (MlpPlaces, AttentionPlaces))
+    assert not isinstance(mlp, (AttentionPlaces, MixerPlaces))
     middle = _middle(probe, flow, parts, norms, in_stream)
     last = "ln2" if cross is None else "ln3"
     branch = None
@@ -101,7 +103,7 @@ def _for_layers(rule: Weight, block: str) -> Weight:
 
 
 def _sublayers(probe: Probe, flow: Flow) -> list[Sublayer]:
-    """The parts of a layer, in order: what writes to the stream, and what looks like a part though no write is known."""
+    """The parts of a layer, in order: what writes to the stream, and what looks like one though no write is known."""
     parts: list[Sublayer] = []
     begin = flow.block.index + 1
     for write in sorted(flow.writes, key=lambda write: write.call.index):
@@ -109,7 +111,7 @@ def _sublayers(probe: Probe, flow: Flow) -> list[Sublayer]:
         while source.index in flow.posts:
             post, source = source if post is None else post, flow.posts[source.index]
         inside = probe.within(source)
-        scope = [source, *inside] if inside else probe.calls[begin : source.end]
+        scope = [source, *inside] if inside or begin > source.index else probe.calls[begin : source.end]
         path = source.path if inside else _common(flow.block, scope, source)
         begin = max(begin, write.call.end)
         parts.append(Sublayer(_kind(scope, source, parts), path, scope, source, write, post))
@@ -198,7 +200,6 @@ def _middle(
     probe: Probe, flow: Flow, parts: list[Sublayer], norms: dict[str, NormPlace], in_stream: set[str]
 ) -> dict[str, Middle]:
     """The stream between parts, where it is known which module's output has just been added to what."""
-    crossed = any(part.kind == "cross_attn" for part in parts)
     found: dict[str, Middle] = {}
     for place, stream in enumerate(flow.streams):
         if len(stream.writes) != 1 or place == flow.last:
@@ -207,7 +208,7 @@ def _middle(
         part = next((part for part in parts if part.write is write), None)
         if part is None or part.kind == "mlp":
             continue
-        name = "ln3" if part.kind == "cross_attn" or (crossed and part.kind == "mlp") else "ln2"
+        name = "ln3" if part.kind == "cross_attn" else "ln2"
         norm = norms.get(name)
         reads = {probe.calls[index].path for index, read in flow.reads.items() if read == place}
         if name in in_stream or (norm is not None and norm.path not in reads):
@@ -250,7 +251,9 @@ def _part(
         assert isinstance(found.places, AttentionPlaces)
         path = part.path or core.path
         places = replace(found.places, path=path, out=source, times=times)
-        return replace(places, **_inputs(probe, places, norms.get("ln1"), block)) if part.kind == "attn" else places
+        inputs, through_norm = _inputs(probe, places, norms.get("ln1"), block)
+        own = inputs is not None and part.kind == "attn"
+        return replace(places, inputs=inputs, norm_before=through_norm) if own else places
     if part.kind == "mixer":
         taken: set[str] = set()
         path = part.path or source
@@ -269,18 +272,18 @@ def _take(resolved: ResolvedLayer, found: Found) -> None:
     resolved.sizes.update(found.sizes)
 
 
-def _inputs(probe: Probe, places: AttentionPlaces, ln1: NormPlace | None, block: Call) -> dict[str, object]:
-    """What each head's input is: the stream, through ln1 if that is what the projections read."""
+def _inputs(probe: Probe, places: AttentionPlaces, ln1: NormPlace | None, block: Call) -> tuple[str | None, bool]:
+    """What stands before the projections of self-attention: ln1 (True), or what reads the stream; None: not known."""
     reads = [probe.of(read.path) for read in places.reads.values()]
     if len(reads) != 3 or any(read.columns is None for read in places.reads.values()):
-        return {}
+        return None, False
     norm = None if ln1 is None else probe.of(ln1.path)
     if norm is not None and same(norm.given, block.given) and all(c and same(c.given, norm.made) for c in reads):
-        return {"inputs": norm.path, "norm_before": True}
+        return norm.path, True
     whole = probe.of(places.path)
     if whole is not None and same(whole.given, block.given) and all(c and same(c.given, whole.given) for c in reads):
-        return {"inputs": places.path, "norm_before": False}
-    return {}
+        return places.path, False
+    return None, False
 
 
 def _others(probe: Probe, flow: Flow, parts: list[Sublayer], shown: set[str]) -> dict[str, str]:

@@ -170,7 +170,8 @@ def _ratio(one: Tensor | None, other: Tensor) -> float | None:
 
 def _skipped_rows(positions: Call) -> int | None:
     weight, made = positions.module._parameters["weight"], positions.made
-    assert weight is not None and made is not None
+    assert weight is not None
+    assert made is not None
     rows = made.reshape(-1, made.shape[-1])[:1]
     if rows.shape[-1] != weight.shape[-1]:
         return None
