@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-
 from census.examine import examine_apart
 from census.report import KINDS
 from census.tiny import tiny_model
+
 from transformer_lens.models.transformer_bridge import TransformerBridge
 from transformer_lens.models.verifying import UntrustedHooksWarning, verify
 
