@@ -55,7 +55,20 @@ _EXPORTS = {
     "TransformerLensKeyValueCache": _KV,
     "TransformerLensKeyValueCacheEntry": _KV,
 }
-_MODULES = ("circuits", "components", "demo", "evals", "hook_points", "patching", "utils", "utilities", "viz")
+_MODULES = (
+    "circuits",
+    "components",
+    "demo",
+    "evals",
+    "hook_points",
+    "lenses",
+    "patching",
+    "probing",
+    "steering",
+    "utils",
+    "utilities",
+    "viz",
+)
 
 _legacy.install(__name__)
 

@@ -13,7 +13,7 @@ from transformer_lens.patching.nodes import UndefinedPathError
 
 OTHER = (TOKENS * 7 + 3) % 31
 METRIC = LogitDifference(3, 5)
-FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite"]
+FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite", "gptj"]
 METHODS = ["EAP", "EAP-IG-inputs", "EAP-IG-activations", "clean-corrupted"]
 
 
@@ -200,3 +200,17 @@ def test_what_is_wrong_is_said():
         edge_attribution(model, TOKENS, OTHER[:, 1:], METRIC)
     with pytest.raises(UndefinedPathError, match="no gradient"):
         edge_attribution(model, TOKENS, OTHER, lambda logits: logits.argmax(-1).float())
+
+
+@pytest.mark.parametrize("boot", [HookedTransformer.from_pretrained, TransformerBridge.boot_transformers])
+def test_left_padded_rows(boot):
+    model = boot("demo", device="cpu")
+    texts = ["The Eiffel Tower is in", "Mary gave a book to John. John thanked"]
+    tokens = model.to_tokens(texts, padding_side="left")
+    other = model.to_tokens(["The Colosseum is in", "John gave a book to Mary. Mary thanked"], padding_side="left")
+    nodes = Nodes.of(model)
+    source = written(model, other, nodes)
+    everything = nodes.edges.float()
+    none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
+    torch.testing.assert_close(none[:, -1], model(tokens)[:, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(all_edges[:, -1], model(other)[:, -1], atol=1e-3, rtol=1e-3)

@@ -18,6 +18,7 @@ from transformer_lens.cli.attention import attention
 from transformer_lens.cli.attribute import By, attribute
 from transformer_lens.cli.heads import heads_anywhere, heads_on
 from transformer_lens.cli.lens import lens
+from transformer_lens.cli.patch import What, patch
 from transformer_lens.cli.prompt import Prompt, load
 from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
@@ -165,6 +166,28 @@ def attention_command(
     """Where heads look."""
     forms = Forms(as_json, out, html)
     deliver(attention(Prompt.read(model, prompt, bridge=bridge), layer, head, top), forms, console)
+
+
+@app.command("patch")
+def patch_command(
+    model: Model,
+    clean: Annotated[str, typer.Option(help="The prompt whose activations are put in.")],
+    corrupted: Annotated[str, typer.Option(help="The prompt they are put into, of as many tokens.")],
+    answer: Annotated[str, typer.Option(help="What the clean prompt is continued by; one token.")],
+    wrong: Annotated[str, typer.Option(help="What the corrupted prompt is continued by; one token.")],
+    what: Annotated[What, typer.Option(help="What is patched.")] = What.RESID_PRE,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+    png: Annotated[Path | None, typer.Option(help="Write the picture to this file (needs matplotlib).")] = None,
+) -> None:
+    """Where an answer travels: activations of one prompt put into another's run, at every layer and place."""
+    forms = Forms(as_json, out, html, png)
+    read = Prompt.read(model, clean, bridge=bridge)
+    right, other = (read.answer(text, literal=no_space) for text in (answer, wrong))
+    deliver(patch(read, corrupted, right, other, what=what), forms, console)
 
 
 def main() -> None:

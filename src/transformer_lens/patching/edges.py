@@ -21,6 +21,7 @@ from transformer_lens.patching.nodes import Nodes
 Written = Float[Tensor, "batch pos sender d_model"]
 EdgeWeights = Float[Tensor, "row sender receiver"]
 Hook = tuple[str, Callable[..., Any]]
+Tell = Callable[[int, Tensor], None]
 
 
 class Writers:
@@ -38,21 +39,25 @@ class Writers:
         self.model, self.nodes = model, nodes
         self._waiting: dict[int, Tensor] = {}
 
-    def hooks(self, tell: Callable[[Float[Tensor, "batch pos some d_model"]], None]) -> list[Hook]:
-        """Hooks that call `tell` with what each sender or group of senders writes, in the order of senders."""
-
-        @reads_only
-        def one(tensor: Tensor, hook: HookPoint) -> None:
-            tell(tensor.unsqueeze(2))
-
-        hooks: list[Hook] = [("blocks.0.hook_resid_pre", one)]
+    def hooks(self, tell: Tell) -> list[Hook]:
+        """Hooks that call `tell` with the place of a sender, or of the first of several, and what they write."""
+        hooks, place = [("blocks.0.hook_resid_pre", self._one(0, tell))], 1
         for layer in range(self.nodes.n_layers):
-            hooks += self._heads(layer, tell)
+            hooks += self._heads(layer, place, tell)
+            place += self.nodes.n_heads
             if self.nodes.has_mlps:
-                hooks.append((f"blocks.{layer}.hook_mlp_out", one))
+                hooks.append((f"blocks.{layer}.hook_mlp_out", self._one(place, tell)))
+                place += 1
         return hooks
 
-    def _heads(self, layer: int, tell: Callable[[Tensor], None]) -> list[Hook]:
+    def _one(self, place: int, tell: Tell) -> Callable[..., None]:
+        @reads_only
+        def see(tensor: Tensor, hook: HookPoint) -> None:
+            tell(place, tensor.unsqueeze(2))
+
+        return see
+
+    def _heads(self, layer: int, place: int, tell: Tell) -> list[Hook]:
         attn = self.model.blocks[layer].attn
         scale = f"blocks.{layer}.ln1_post.hook_scale"
         normed = scale in self.model.hook_dict
@@ -63,14 +68,14 @@ class Writers:
             if normed:
                 self._waiting[layer] = written + attn.b_O.detach() / self.nodes.n_heads
             else:
-                tell(written)
+                tell(place, written)
 
         @reads_only
         def see_scale(divisor: Tensor, hook: HookPoint) -> None:
             written = self._waiting.pop(layer)
             if str(self.model.cfg.normalization_type).startswith("LN"):
                 written = written - written.mean(-1, keepdim=True)
-            tell(written / divisor.unsqueeze(2) * self.model.blocks[layer].ln1_post.w.detach())
+            tell(place, written / divisor.unsqueeze(2) * self.model.blocks[layer].ln1_post.w.detach())
 
         return [(f"blocks.{layer}.attn.hook_z", see_z), *([(scale, see_scale)] if normed else [])]
 
@@ -86,9 +91,9 @@ def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Writt
         >>> written(model, tokens, Nodes.of(model)).shape  # the input, and 4 layers of 4 heads and an MLP
         torch.Size([1, 6, 21, 128])
     """
-    found: list[Tensor] = []
-    model.run_with_hooks(tokens, return_type=None, fwd_hooks=Writers(model, nodes).hooks(found.append))
-    return torch.cat(found, 2)
+    found: dict[int, Tensor] = {}
+    model.run_with_hooks(tokens, return_type=None, fwd_hooks=Writers(model, nodes).hooks(found.__setitem__))
+    return torch.cat([found[place] for place in sorted(found)], 2)
 
 
 def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) -> list[Hook]:
@@ -104,13 +109,10 @@ def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) 
     weights = weights.to(source)
     # What the other run writes less what this one does: [row, batch, pos, sender, d_model], filled as the pass goes on.
     missing = source.new_empty(rows, *source.shape)
-    filled = 0
 
-    def note(now: Tensor) -> None:
-        nonlocal filled
-        place = slice(filled, filled + now.shape[2])
+    def note(first: int, now: Tensor) -> None:
+        place = slice(first, first + now.shape[2])
         missing[..., place, :] = source[:, :, place] - now.unflatten(0, (rows, batch))
-        filled = place.stop
 
     def reading(columns: list[int], reads: int, heads: bool) -> Callable[..., Tensor]:
         each = weights[:, :reads, columns]

@@ -18,7 +18,16 @@ from transformer_lens.wrapped.places import (
     NormPlace,
     Projection,
 )
-from transformer_lens.wrapped.sites import Activation, HeadInputs, Result, SharedHeadInput, Site, Slot, Stream
+from transformer_lens.wrapped.sites import (
+    Activation,
+    BranchInput,
+    HeadInputs,
+    Result,
+    SharedHeadInput,
+    Site,
+    Slot,
+    Stream,
+)
 from transformer_lens.wrapped.views import View, hook_point
 
 _LAYER = "blocks.{layer}."
@@ -122,6 +131,8 @@ class _Grower:
         if places.branch is not None:
             rows = self.rows if last in places.norms else ""
             self.slot(block, "hook_mlp_in", Activation(places.branch, after=False, block=rows))
+        elif places.one_norm and places.mlp is not None and places.mlp.path is not None:
+            self.slot(block, "hook_mlp_in", BranchInput(places.mlp.path, places.norms["ln1"].path))
         if places.mlp is not None:
             self._mlp(block, places.mlp)
         self._after(block, last, places)
