@@ -18,6 +18,7 @@ from transformer_lens.models.pretrained import Pretrained
 from transformer_lens.models.processing import WeightProcessing
 from transformer_lens.models.running import Output, Running
 from transformer_lens.models.text_methods import Text
+from transformer_lens.models.training_text import TrainingText
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache, get_pos_offset
 from transformer_lens.native.transformer import NativeTransformer
@@ -38,7 +39,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(Running, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
