@@ -50,6 +50,12 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "slice": {"hooks": ("Slice", "SliceInput"), "hooks.slicing": ("to_python_int",)},
+    "statistics": {
+        "patching.statistics": (
+            *("derive_generator", "standard_error", "bootstrap_ci", "sign_flip_permutation_pvalue"),
+            *("SuccessRateInterval", "success_rate_ci"),
+        )
+    },
     "tensors": {
         "tensors": (
             *("to_numpy", "get_corner", "remove_batch_dim", "transpose", "is_square", "is_lower_triangular"),

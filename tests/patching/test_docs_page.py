@@ -9,10 +9,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "patching.md"
 
 
 def test_example_runs(capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     names: dict = {}
-    exec(compile(block, str(PAGE), "exec"), names)
-    assert "16 cells" in capsys.readouterr().out
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "16 cells: 0 change nothing" in printed
+    assert printed.splitlines()[-1] == "torch.Size([16])"
     assert names["by_position"].shape == (4, 6)
     model, clean = names["model"], names["clean"]
 

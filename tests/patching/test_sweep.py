@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from toys import BASE, KINDS, TOKENS
 from transformer_lens import HookedTransformer, TransformerBridge
 from transformer_lens.patching import Intervention, LogitDifference, SlowSweepWarning, Sweep, plan, sweep
 from transformer_lens.patching.saved import OtherSweepError
@@ -328,3 +329,15 @@ def test_a_progress_bar_is_shown_when_asked_for(capsys):
     assert "0/16" in capsys.readouterr().err
     sweep(demo("native"), ids, CELLS, LogitDifference(5, 6))
     assert capsys.readouterr().err == ""
+
+
+def test_a_native_transformer_behind_a_bridge_runs_on_all_positions():
+    """Its blocks take keys and values in a form of their own: no prefix, but its layers restart all the same."""
+    model, ids = TransformerBridge.boot_native({**BASE, **KINDS["plain"]}), TOKENS
+    _, cache = model.run_with_cache(ids.roll(1, 1))
+    hooks = ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")
+    cells = [Intervention(f"blocks.{layer}.{hook}", cache, pos=3) for layer in range(2) for hook in hooks]
+    study = Sweep(model, ids, cells, LogitDifference(1, 2))
+    assert not study.plain.prefix
+    assert list(study.plan.groups) == [0]
+    torch.testing.assert_close(study.run(), loop(model, ids, cells, LogitDifference(1, 2)), atol=2e-4, rtol=1e-4)

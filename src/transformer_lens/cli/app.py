@@ -18,9 +18,11 @@ from transformer_lens.cli.attention import attention
 from transformer_lens.cli.attribute import By, attribute
 from transformer_lens.cli.heads import heads_anywhere, heads_on
 from transformer_lens.cli.lens import lens
+from transformer_lens.cli.patch import What, patch
 from transformer_lens.cli.prompt import Prompt, load
 from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
+from transformer_lens.cli.verify import verify_model
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.specs.listing import rows
 
@@ -78,6 +80,16 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this 
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")]
 Top = Annotated[int, typer.Option("--top", help="How many to show.", min=1)]
 Literally = Annotated[bool, typer.Option("--no-space", help="Don't put a space in front of the tokens asked for.")]
+
+
+@app.command("verify")
+def verify_command(
+    model: Annotated[str, typer.Argument(help="A model by name, or a local folder.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which hook points of a model can be trusted, and what holds of them. Exit code 1 if the bridge fails."""
+    if not verify_model(model, as_json, console):
+        raise typer.Exit(1)
 
 
 @app.command("lens")
@@ -154,6 +166,28 @@ def attention_command(
     """Where heads look."""
     forms = Forms(as_json, out, html)
     deliver(attention(Prompt.read(model, prompt, bridge=bridge), layer, head, top), forms, console)
+
+
+@app.command("patch")
+def patch_command(
+    model: Model,
+    clean: Annotated[str, typer.Option(help="The prompt whose activations are put in.")],
+    corrupted: Annotated[str, typer.Option(help="The prompt they are put into, of as many tokens.")],
+    answer: Annotated[str, typer.Option(help="What the clean prompt is continued by; one token.")],
+    wrong: Annotated[str, typer.Option(help="What the corrupted prompt is continued by; one token.")],
+    what: Annotated[What, typer.Option(help="What is patched.")] = What.RESID_PRE,
+    no_space: Literally = False,
+    bridge: Bridge = False,
+    as_json: Json = False,
+    out: Out = None,
+    html: Html = None,
+    png: Annotated[Path | None, typer.Option(help="Write the picture to this file (needs matplotlib).")] = None,
+) -> None:
+    """Where an answer travels: activations of one prompt put into another's run, at every layer and place."""
+    forms = Forms(as_json, out, html, png)
+    read = Prompt.read(model, clean, bridge=bridge)
+    right, other = (read.answer(text, literal=no_space) for text in (answer, wrong))
+    deliver(patch(read, corrupted, right, other, what=what), forms, console)
 
 
 def main() -> None:

@@ -33,18 +33,24 @@ class Report:
 
 @dataclass(frozen=True)
 class Forms:
-    """Which forms are wanted: a table unless `as_json`; JSON to the terminal or to `out`; a page at `html`."""
+    """Which forms are wanted.
+
+    A table unless `as_json`; JSON to the terminal or to `out`; a page at `html`; the first picture at `png`.
+    """
 
     as_json: bool = False
     out: Path | None = None
     html: Path | None = None
+    png: Path | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and not self.as_json:
             raise ValueError("--out says where the JSON goes; give --json with it (a page goes to --html).")
         if self.html is not None and self.html.suffix.lower() != ".html":
             raise ValueError(f"--html writes a page: {self.html.name} must end in .html.")
-        for path in (self.out, self.html):
+        if self.png is not None and self.png.suffix.lower() != ".png":
+            raise ValueError(f"--png writes a picture: {self.png.name} must end in .png.")
+        for path in (self.out, self.html, self.png):
             if path is not None and not path.parent.is_dir():
                 raise ValueError(f"There is no folder {path.parent} to write {path.name} into: make it first.")
 
@@ -63,7 +69,9 @@ def deliver(report: Report, forms: Forms, console: Console) -> None:
             console.print(part)
     if forms.html is not None:
         viz.page(report.parts, forms.html, title=report.title)
-    written = [path for path in (forms.out, forms.html) if path is not None]
+    if forms.png is not None:
+        next(part for part in report.parts if isinstance(part, viz.Picture)).save(forms.png)
+    written = [path for path in (forms.out, forms.html, forms.png) if path is not None]
     for path in written:
         Console(stderr=True, highlight=False).print(f"Written: {path}", soft_wrap=True, markup=False)
 

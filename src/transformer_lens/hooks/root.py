@@ -132,7 +132,7 @@ class HookedRootModule(nn.Module):
             UnknownNameError: no hook point has this name.
             HookConflictError: it cannot be computed together with another hook at its layer.
         """
-        for full in self.points_named(name):
+        for full in [self._full_name(name)] if isinstance(name, str) else self.points_named(name):
             point = self.hook_dict[full]
             self.check_hooks_to_add(point, full, hook, dir=dir, is_permanent=is_permanent, prepend=prepend)
             point.add_hook(hook, dir=dir, is_permanent=is_permanent, level=level, prepend=prepend)
@@ -172,7 +172,7 @@ class HookedRootModule(nn.Module):
         self, direction: Direction = "both", including_permanent: bool = False, level: int | None = None
     ) -> None:
         """Remove hooks at all points (see `HookPoint.remove_hooks`)."""
-        for point in self.hook_dict.values():
+        for point in [point for point in self.hook_dict.values() if point.fwd_hooks or point.bwd_hooks]:
             point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def clear_contexts(self) -> None:
@@ -281,9 +281,10 @@ class HookedRootModule(nn.Module):
         def save(tensor: Tensor, hook: HookPoint, suffix: str = "") -> None:
             name = str(hook.name)
             value = tensor.detach()
-            axis = position_axis(name, value.ndim)
-            if positions.mode != "identity" and axis is not None and -value.ndim <= axis < value.ndim:
-                value = positions.apply(value, dim=axis)
+            if positions.mode != "identity":
+                axis = position_axis(name, value.ndim)
+                if axis is not None and -value.ndim <= axis < value.ndim:
+                    value = positions.apply(value, dim=axis)
             if remove_batch_dim:
                 value = _without_batch(value, name)
             store[name + suffix] = value if device is None else value.to(device)

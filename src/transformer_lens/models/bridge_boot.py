@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformer_lens.config import TransformerBridgeConfig, default_device
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.models.huggingface import config_of_model
+from transformer_lens.models.kinds import auto_class
 from transformer_lens.models.loading import TOKENIZER_FILES, find
 from transformer_lens.models.request import HUB, Request
 from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_spec
@@ -123,13 +124,13 @@ def _folder(name: str, request: BootRequest) -> Path:
 
 
 def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
-    kind = request.model_class or transformers.AutoModelForCausalLM
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": request.trust_remote_code}
     if request.code_revision is not None:
         if not request.trust_remote_code:
             raise ConfigurationError("code_revision has no effect without trust_remote_code=True.")
         local["code_revision"] = request.code_revision
     config = transformers.AutoConfig.from_pretrained(str(folder), **local, **(request.hf_config_overrides or {}))
+    kind = request.model_class or auto_class(config)
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
     further = {name: value for name, value in request.further.items() if name not in HUB}
     spread = _spread(request)

@@ -99,7 +99,8 @@ class BridgeRun(PlainRun):
         known = self.trust.holds("readout")
         if known is not None:
             return known
-        if self.host.anatomy.path("ln_final") is None or not isinstance(self._unembed, nn.Linear):
+        ends, rule = self.host.anatomy.ends, self.host.anatomy.rule("unembed.W_U")
+        if ends.final_norm is None or rule is None or not isinstance(self._unembed, nn.Linear):
             return bool(self.trust.holds("readout", False))
         stream, wanted = self.streams[-1][:, -1:], self.logits[:, -1:]
         found = self._read_parts(stream)
@@ -151,15 +152,17 @@ class BridgeRun(PlainRun):
 
     @property
     def _ln_final(self) -> nn.Module:
-        norm: nn.Module = self.host.model.get_submodule(str(self.host.anatomy.path("ln_final")))
+        place = self.host.anatomy.ends.final_norm
+        assert place is not None
+        norm: nn.Module = self.host.model.get_submodule(place.path)
         return norm
 
     @property
     def _unembed(self) -> Any:
-        return self.host.model.get_submodule(str(self.host.anatomy.path("unembed.W_U")))
+        return self.host.model.get_submodule(str(self.host.anatomy.ends.unembed))
 
     def _finished(self, logits: Tensor) -> Tensor:
-        logits = logits * self.host.weights.factor(self.host.anatomy.rules["unembed.W_U"])
+        logits = logits * self.host.anatomy.factor(self.host.anatomy.rules["unembed.W_U"])
         cap = self.model.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
 

@@ -153,6 +153,7 @@ class Loss(Reading):
     Attributes:
         labels: the token ids of the run.
         pos: positions that predict; None: all but the last.
+        mask: 1 for tokens, 0 for padding, which neither predicts nor is predicted; None: all are tokens.
 
     Example:
         >>> Loss(torch.tensor([[0, 1, 1]]))(torch.zeros(1, 3, 4))
@@ -161,6 +162,7 @@ class Loss(Reading):
 
     labels: Int[Tensor, "batch pos"]
     pos: Sequence[int] | None = None
+    mask: Int[Tensor, "batch pos"] | None = None
 
     def positions(self, n_positions: int) -> list[int]:
         """See `Reading`.
@@ -177,10 +179,15 @@ class Loss(Reading):
 
     def of_logits(self, logits: Float[Tensor, "*cell batch pos token"]) -> Float[Tensor, "*cell batch"]:
         """See `Reading`."""
-        following = torch.tensor(self.positions(self.labels.shape[1])) + 1
-        wanted = self.labels[:, following.to(self.labels.device)].to(logits.device)
-        found = logits.log_softmax(-1).gather(-1, wanted.expand(logits.shape[:-1])[..., None])[..., 0]
-        return -found.mean(-1)
+        labels = self.labels.to(logits.device)
+        at = torch.tensor(self.positions(labels.shape[1]), device=logits.device)
+        wanted = labels[:, at + 1].expand(logits.shape[:-1])
+        losses = -logits.log_softmax(-1).gather(-1, wanted[..., None])[..., 0]
+        if self.mask is None:
+            return losses.mean(-1)
+        mask = self.mask.to(logits.device)
+        counted = (mask[:, at] * mask[:, at + 1]).to(losses)
+        return (losses * counted).sum(-1) / counted.sum(-1)
 
 
 def _position(pos: int, n_positions: int) -> int:

@@ -15,8 +15,9 @@ from transformer_lens.extras import import_extra
 from transformer_lens.patching.statistics import (
     Alternative,
     Statistic,
-    bootstrap_interval,
-    sign_flip_p_value,
+    bootstrap_ci,
+    derive_generator,
+    sign_flip_permutation_pvalue,
     standard_error,
 )
 
@@ -106,14 +107,23 @@ class PatchingResult:
         """The lower and upper ends of bootstrap intervals over rows, of the metric or of the patch's effect on it."""
         rows = self._rows("A bootstrap interval")
         values = self.effect() if of_effect else rows
-        return bootstrap_interval(values, confidence=confidence, resamples=n_resamples, seed=seed, statistic=statistic)
+        return bootstrap_ci(
+            values,
+            confidence=confidence,
+            n_resamples=n_resamples,
+            generator=derive_generator(seed),
+            statistic=statistic,
+        )
 
     def permutation_pvalue(
         self, *, n_permutations: int = 1000, seed: int = 0, alternative: Alternative = "two-sided"
     ) -> Tensor:
         """The p-value of each patch's effect, by flipping the signs of rows."""
         self._rows("A p-value")
-        return sign_flip_p_value(self.effect(), permutations=n_permutations, seed=seed, alternative=alternative)
+        generator = derive_generator(seed)
+        return sign_flip_permutation_pvalue(
+            self.effect(), n_permutations=n_permutations, generator=generator, alternative=alternative
+        )
 
     def to_dataframe(self) -> Any:
         """A data frame with one row for each metric, patch type, patch and row of the batch (needs pandas)."""

@@ -61,7 +61,7 @@ class MeanOf(_Derived):
 
     def make(self, hook: str, activation: Tensor) -> Tensor:
         """See `MeanOf`."""
-        mean = activation.mean(0, keepdim=True)
+        mean = (activation if activation.is_floating_point() else activation.float()).mean(0, keepdim=True)
         axis = position_axis(hook, activation.ndim)
         if not self.over_positions or axis is None:
             return mean
@@ -86,7 +86,8 @@ class Resampled(_Derived):
     def __init__(self, source: Activations, seed: int = 0):
         super().__init__(source)
         self.seed = seed
-        if any(activation.shape[0] < 2 for activation in source.values()):
+        # NOTE: HF makes position embeddings once for all rows.
+        if max((activation.shape[0] for activation in source.values()), default=2) < 2:
             raise ValueError("Resampling takes each row's value from another row, and this run has one row alone.")
 
     def make(self, hook: str, activation: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class WrappedHost:
         self.place = Place()
         self._wiring: Wiring | None = None
         self._extra: list[int | None] = []
+        self._configs: tuple[PreTrainedModel | None, dict[int, Any]] = None, {}
 
     @contextmanager
     def wired(
@@ -78,7 +79,7 @@ class WrappedHost:
                 wiring.at_start(self._note_place)
             for slot in live:
                 occupant = slot.occupant
-                if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
+                if occupant is not None and wiring.has(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
             with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
@@ -125,21 +126,13 @@ class WrappedHost:
             return self.anatomy.path_of_block(layer)
         return self.anatomy.path_after_blocks
 
-    def has_module(self, path: str) -> bool:
-        """Whether the model has a module at this path now."""
-        module: Any = self.model
-        for name in path.split("."):
-            module = module._modules.get(name)
-            if module is None:
-                return False
-        return True
-
     @contextmanager
     def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
-        configs = (
-            {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
-        )
+        if wanted and self._configs[0] is not self.model:
+            own = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)}
+            self._configs = self.model, own
+        configs = self._configs[1] if wanted else {}
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:
             for config in configs.values():

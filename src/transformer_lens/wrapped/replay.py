@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.wrapped.host import WrappedHost
@@ -23,7 +23,6 @@ from transformer_lens.wrapped.wiring import Stopped
 
 Inputs = dict[str, Any]
 COPIES = (1, 2, 3)
-WITHOUT_KEYS = ("mamba", "linear_attention", "conv", "recurrent")  # layer types that keep a state, not keys
 
 
 class UnknownBatchAxisError(TransformerLensError, RuntimeError):
@@ -176,9 +175,12 @@ class Replay:
 
 
 def keeps_keys(host: WrappedHost) -> bool:
-    """Whether every layer of the model attends, so that earlier positions are there as keys and values."""
-    kinds = host.model.config.to_dict().get("layer_types") or []
-    return not any(word in str(kind) for kind in kinds for word in WITHOUT_KEYS)
+    """Whether every layer of the model attends, so that earlier positions are there as keys and values.
+
+    A layer with a state (an SSM mixer) has a place of another kind in the cache that transformers makes for the model.
+    """
+    places = DynamicCache(config=host.model.config).layers
+    return all(type(place) in (DynamicLayer, DynamicSlidingWindowLayer) for place in places)
 
 
 def is_whole(cache: DynamicCache, n_layers: int, length: int) -> bool:

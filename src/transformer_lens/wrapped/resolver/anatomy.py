@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Weight
 from transformer_lens.wrapped.anatomy import Anatomy
 from transformer_lens.wrapped.places import EndPlaces, LayerPlaces
@@ -144,7 +145,16 @@ def logits_of(output: Any) -> Tensor | None:
 
 
 def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
-    """A few token ids, none with a meaning of its own, as the arguments of a model's forward pass."""
+    """A few token ids, none with a meaning of its own, as the arguments of a model's forward pass.
+
+    Raises:
+        UnsupportedModelError: it takes none.
+    """
+    takes = inspect.signature(model.forward).parameters
+    if "input_ids" not in takes:
+        raise UnsupportedModelError(f"{type(model).__name__} takes no token ids, so it is no language model.")
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    options = {"use_cache": False} if any_keyword or "use_cache" in takes else {}
     vocabulary = model.config.get_text_config(decoder=True).to_dict().get("vocab_size") or 64
     special = set(_special_ids(model.config.to_dict()))
     plain = [token for token in range(3, min(int(vocabulary), 4000)) if token not in special]
@@ -156,8 +166,8 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
         return torch.tensor(plain)[chosen % len(plain)].view(BATCH, length).to(device)
 
     if model.config.is_encoder_decoder:
-        return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), "use_cache": False}
-    return {"input_ids": some(POSITIONS), "use_cache": False}
+        return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), **options}
+    return {"input_ids": some(POSITIONS), **options}
 
 
 def _special_ids(fields: Mapping[str, Any]) -> Iterator[int]:

@@ -83,20 +83,41 @@ def layer_of(probe: Probe, block: Call, factors: Sequence[float], key_heads: int
     middle = _middle(probe, flow, parts, norms, in_stream)
     last = "ln2" if cross is None else "ln3"
     branch = None
-    if last in middle:
-        branch = norms[last].path if last in norms else (mlp.path if mlp is not None else None)
+    if last in norms and last not in in_stream:
+        branch = norms[last].path
+    elif last in middle and mlp is not None:
+        branch = mlp.path
     resolved.places = LayerPlaces(
         block.path, norms=norms, middle=middle, attn=attn, cross_attn=cross, mixer=mixer, mlp=mlp, branch=branch,
-        in_stream=frozenset(in_stream), others=_others(probe, flow, list(by_kind.values()), shown),
+        in_stream=frozenset(in_stream), one_norm=_is_for_both(probe, norms, by_kind),
+        others=_others(probe, flow, list(by_kind.values()), shown),
     )  # fmt: skip
+    if resolved.places.one_norm:
+        copies = {ours: rule for ours, rule in resolved.rules.items() if ours.startswith(f"{_LAYER}ln1.")}
+        resolved.rules |= {ours.replace(".ln1.", ".ln2."): _copied(rule) for ours, rule in copies.items()}
     resolved.rules = {ours: _for_layers(rule, block.path) for ours, rule in resolved.rules.items()}
     return resolved
+
+
+def _copied(rule: Weight) -> Weight:
+    """A norm's rule under the name of the other norm that it is too."""
+    return replace(rule, parts=tuple(replace(part, ours=part.ours.replace(".ln1.", ".ln2.")) for part in rule.parts))
 
 
 def _for_layers(rule: Weight, block: str) -> Weight:
     """A rule of one layer with `{layer}` in place of its number, so that those of like layers are equal."""
     stack = block.rpartition(".")[0]
     return replace(rule, hf=rule.hf.replace(f"{block}.", f"{stack}.{{layer}}.", 1))
+
+
+def _is_for_both(probe: Probe, norms: dict[str, NormPlace], parts: dict[Kind, Sublayer]) -> bool:
+    """Whether attention and MLP read the same norm."""
+    if "ln1" not in norms or "ln2" in norms or "attn" not in parts or "mlp" not in parts:
+        return False
+    norm = probe.of(norms["ln1"].path)
+    return norm is not None and all(
+        any(same(call.given, norm.made) for call in parts[kind].scope) for kind in ("attn", "mlp")
+    )
 
 
 # --- sublayers ------------------------------------------------------------------------------------------------------
@@ -247,7 +268,7 @@ def _part(
         core = next(call for call in part.scope if call.core is not None)
         rotates = any(roles.ROTARY.search(call.kind) for call in probe.calls)
         found = attention_of(core, scope, f"{_LAYER}{part.kind}.", key_heads, rotates)
-        _take(resolved, found)
+        _take(resolved, found, f"{_LAYER}{part.kind}.", ("W_O", "b_O"), times)
         assert isinstance(found.places, AttentionPlaces)
         path = part.path or core.path
         places = replace(found.places, path=path, out=source, times=times)
@@ -262,13 +283,16 @@ def _part(
         return MixerPlaces(path, out=source, times=times, others=others)
     assert block.made is not None
     found = mlp_of(part.path, scope, f"{_LAYER}mlp.", block.made.shape[-1])
-    _take(resolved, found)
+    _take(resolved, found, f"{_LAYER}mlp.", ("W_out", "b_out"), times)
     assert isinstance(found.places, MlpPlaces)
     return replace(found.places, out=source, times=times, overwritten=part.source.made_changed)
 
 
-def _take(resolved: ResolvedLayer, found: Found) -> None:
-    resolved.rules.update(found.rules)
+def _take(resolved: ResolvedLayer, found: Found, prefix: str, written: tuple[str, str], times: float) -> None:
+    """Note a part's weights; those that write are multiplied by what HF multiplies their output by."""
+    for ours, rule in found.rules.items():
+        scaled = times != 1.0 and ours.removeprefix(prefix) in written
+        resolved.rules[ours] = replace(rule, times=repr(times)) if scaled else rule
     resolved.sizes.update(found.sizes)
 
 
