@@ -70,7 +70,8 @@ _HEAD_DETECTOR = dict.fromkeys(
 
 MODULES: dict[str, dict[str, str]] = {
     "HookedTransformer": {
-        **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
+        "HookedTransformer": _MODEL,
+        **dict.fromkeys(("Output", "Loss"), "transformer_lens.models.running"),
         "HookedRootModule": _HOOKS,
         "ActivationCache": "transformer_lens.cache.activation_cache",
         "HookedTransformerConfig": _CONFIG,

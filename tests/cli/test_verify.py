@@ -20,9 +20,3 @@ def test_a_local_folder_that_no_spec_describes_is_verified(tmp_path):
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert (found["model"], found["known_by"], found["passed"]) == ("MambaForCausalLM", "resolver", True)
-
-
-def test_a_table_is_printed():
-    shown = run("demo").stdout
-    assert "GPT2LMHeadModel" in shown
-    assert "holds" in shown

@@ -1,8 +1,8 @@
 """Which models are said to boot."""
 
 import pytest
-
 from census.tiny import tiny_model
+
 from transformer_lens import check_model_support, list_supported_models
 from transformer_lens.specs import UnsupportedModelError
 

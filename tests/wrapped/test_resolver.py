@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-
 from census.tiny import tiny_model
 from tests.models.families import ROWS, hf_model
+
 from transformer_lens.models.bridge_boot import anatomy_of
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.wrapped.anatomy import SpecAnatomy, Weights

@@ -13,6 +13,7 @@ from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
 from transformer_lens.hooks.edits import Place
+from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import bridge_aliases
 from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
@@ -30,7 +31,7 @@ OF_ENCODER_DECODERS = (
 OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
 
-class NativeTransformer(StackedWeights, HookedRootModule):
+class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
     """Embedding, blocks, final norm, unembedding; from token ids or a residual stream to a stream or logits."""
 
     cfg: HookedTransformerConfig
@@ -178,28 +179,6 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         return max(looked, default=0)
 
     # --- flags --------------------------------------------------------------------------------------------------
-
-    def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether caching everything stores each head's output (naming its hook always works)."""
-        self.cfg.use_attn_result = use_attn_result
-
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether caching everything stores separate q, k and v inputs (naming their hooks always works)."""
-        if use_split_qkv_input and self.cfg.use_attn_in:
-            raise ConfigurationError("use_attn_in is on: one input for all three, or one for each, not both.")
-        self.cfg.use_split_qkv_input = use_split_qkv_input
-
-    def set_use_attn_in(self, use_attn_in: bool) -> None:
-        """Whether caching everything stores the attention input of each head (naming its hook always works)."""
-        if use_attn_in and self.cfg.use_split_qkv_input:
-            raise ConfigurationError("use_split_qkv_input is on: one input for all three, or one for each, not both.")
-        self.cfg.use_attn_in = use_attn_in
-
-    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
-        if use_hook_mlp_in and self.cfg.attn_only:
-            raise ConfigurationError("use_hook_mlp_in has no effect: this model is attention-only.")
-        self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
     def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
         """Whether key and value hooks see one entry for each query head, under grouped-query attention."""

@@ -104,8 +104,9 @@ class Wiring:
             if given is None:
                 return None
             new = given
+            entered = main_input(args, kwargs)
             for seen, knows in changes:
-                new = seen(new, main_input(args, kwargs)) if knows else seen(new)
+                new = seen(new, entered) if knows and entered is not None else seen(new)
             return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
