@@ -218,3 +218,10 @@ def test_left_padded_rows(boot):
     none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
     torch.testing.assert_close(none[:, -1], model(tokens)[:, -1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(all_edges[:, -1], model(other)[:, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_a_stream_that_parts_do_not_add_up_to_is_refused():
+    model = toy()
+    model.blocks[0].hook_resid_mid.add_hook(lambda stream, hook: stream * 2)  # somebody else writes into it
+    with pytest.raises(UndefinedPathError, match="does not add up to this model's stream"):
+        written(model, TOKENS, Nodes.of(model))
