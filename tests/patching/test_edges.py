@@ -29,9 +29,13 @@ def weights_of(nodes, *edges):
 
 
 def assert_laws(model, tokens, other):
-    """No edge patched: the plain run. Every edge patched: the other run."""
+    """What parts write sums to the stream. No edge patched: the plain run. Every edge patched: the other run."""
     nodes = Nodes.of(model)
     source = written(model, other, nodes)
+    final = f"blocks.{nodes.n_layers - 1}.hook_resid_post"
+    (_, there), (_, here) = (model.run_with_cache(run, names_filter=[final]) for run in (other, tokens))
+    change = source.sum(2) - written(model, tokens, nodes).sum(2)  # b_O is in both, where no norm follows
+    torch.testing.assert_close(change, there[final] - here[final], atol=1e-4, rtol=1e-3)
     everything = nodes.edges.double()
     none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
     torch.testing.assert_close(none, model(tokens), atol=2e-5, rtol=1e-4)
@@ -214,3 +218,10 @@ def test_left_padded_rows(boot):
     none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
     torch.testing.assert_close(none[:, -1], model(tokens)[:, -1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(all_edges[:, -1], model(other)[:, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_a_stream_that_parts_do_not_add_up_to_is_refused():
+    model = toy()
+    model.blocks[0].hook_resid_mid.add_hook(lambda stream, hook: stream * 2)  # somebody else writes into it
+    with pytest.raises(UndefinedPathError, match="does not add up to this model's stream"):
+        written(model, TOKENS, Nodes.of(model))

@@ -16,12 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.hooks import HookPoint, reads_only
-from transformer_lens.patching.nodes import Nodes
+from transformer_lens.patching.nodes import Nodes, UndefinedPathError, final_hook
 
 Written = Float[Tensor, "batch pos sender d_model"]
 EdgeWeights = Float[Tensor, "row sender receiver"]
 Hook = tuple[str, Callable[..., Any]]
 Tell = Callable[[int, Tensor], None]
+SLACK = 0.05  # of the largest number in the stream; half precision adds up to a few hundredths
 
 
 class Writers:
@@ -50,6 +51,15 @@ class Writers:
                 place += 1
         return hooks
 
+    def constant(self) -> Float[Tensor, "d_model"]:
+        """What the model adds to the stream whatever it reads: b_O, where no norm follows."""
+        layers = [layer for layer in range(self.nodes.n_layers) if not self._normed(layer)]
+        biases = [self.model.blocks[layer].attn.b_O.detach() for layer in layers]
+        return torch.stack(biases).sum(0) if biases else torch.zeros(self.model.cfg.d_model)
+
+    def _normed(self, layer: int) -> bool:
+        return f"blocks.{layer}.ln1_post.hook_scale" in self.model.hook_dict
+
     def _one(self, place: int, tell: Tell) -> Callable[..., None]:
         @reads_only
         def see(tensor: Tensor, hook: HookPoint) -> None:
@@ -59,8 +69,7 @@ class Writers:
 
     def _heads(self, layer: int, place: int, tell: Tell) -> list[Hook]:
         attn = self.model.blocks[layer].attn
-        scale = f"blocks.{layer}.ln1_post.hook_scale"
-        normed = scale in self.model.hook_dict
+        scale, normed = f"blocks.{layer}.ln1_post.hook_scale", self._normed(layer)
 
         @reads_only
         def see_z(z: Tensor, hook: HookPoint) -> None:
@@ -84,6 +93,9 @@ class Writers:
 def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Written:
     """What every sender writes in the run of `tokens`; their sum is the final stream, but for b_O.
 
+    Raises:
+        UndefinedPathError: it is not (something else writes into this model's stream, or changes it).
+
     Example:
         >>> from transformer_lens import HookedTransformer
         >>> model = HookedTransformer.from_pretrained("demo")
@@ -92,8 +104,17 @@ def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Writt
         torch.Size([1, 6, 21, 128])
     """
     found: dict[int, Tensor] = {}
-    model.run_with_hooks(tokens, return_type=None, fwd_hooks=Writers(model, nodes).hooks(found.__setitem__))
-    return torch.cat([found[place] for place in sorted(found)], 2)
+    writers, final = Writers(model, nodes), final_hook(nodes.n_layers - 1)
+    with model.hooks(fwd_hooks=writers.hooks(found.__setitem__)):
+        _, cache = model.run_with_cache(tokens, names_filter=final, return_type=None, return_cache_object=False)
+    parts = torch.cat([found[place] for place in sorted(found)], 2)
+    expected = cache[final] - writers.constant().to(parts)
+    if bool((parts.sum(2) - expected).abs().max() > SLACK * expected.abs().max()):
+        raise UndefinedPathError(
+            "What heads and MLPs write does not add up to this model's stream, so its edges are not known: something "
+            "else writes into it, or a norm stands in it."
+        )
+    return parts
 
 
 def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) -> list[Hook]:
