@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 REPEATS = 5
-WAYS = ("transformers", "no processing", "processed", "hf_model")
+WAYS = ("transformers", "no processing", "processed", "hf_model", "bridge")
 
 
 def anonymous_bytes() -> int:
@@ -49,8 +49,10 @@ class Peak:
 
 
 def load(way: str, folder: str) -> torch.nn.Module:
-    from transformer_lens import HookedTransformer
+    from transformer_lens import HookedTransformer, TransformerBridge
 
+    if way == "bridge":
+        return TransformerBridge.boot_transformers(folder, device="cpu")
     if way == "transformers":
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if way == "hf_model":

@@ -8,26 +8,45 @@ WORDS = 100
 
 _ROPE = {"rope_theta": 10000.0, "rope_type": "default"}
 
+_QWEN4 = {
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8,
+    "indexer_compress_ratio": 2, "hc_lowrank": 8, "ngram_vocab_size_base": 100, "split_ngram_parts": 1,
+}  # fmt: skip
+
+# The part of a configuration that describes the model which AutoModelForCausalLM builds, where transformers itself
+# takes the whole for it and fails.
+PARTS = {
+    "musicgen": ("decoder", "MusicgenForCausalLM"),
+    "musicgen_melody": ("decoder", "MusicgenMelodyForCausalLM"),
+}
+
 OVERRIDES: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
     "blt": {
-        "encoder_config": {"hidden_size_global": 32}, "decoder_config": {"hidden_size_global": 32},
+        "encoder_config": {"hidden_size_global": 32, "vocab_size": 260},
+        "decoder_config": {"hidden_size_global": 32, "vocab_size": 260}, "patcher_config": {"vocab_size": 260},
         "vocab_size": 260, "encoder_hash_byte_group_vocab": 50,
     },
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}, "num_key_value_heads": 2},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}, "num_key_value_heads": 2},
     "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
     "dots3_note": {"audio_config": {"adapter_in_dim": 32}},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "falcon_h1": {"mamba_d_ssm": 32},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": None},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "longcat_flash": {"qk_head_dim": 16},
     "mamba2": {"expand": 1, "num_heads": 4, "head_dim": 8},
     "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2},
-    "phi4_multimodal": {},
+    "qwen4_exp": {"text_config": _QWEN4},
+    "qwen4_exp_text": _QWEN4,
+    "recurrent_gemma": {"num_hidden_layers": 3},
     "reformer": {
         "is_decoder": True, "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "attention_head_size": 8,
         "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "feed_forward_size": 48, "num_buckets": 4,
@@ -36,6 +55,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "rwkv": {"attention_hidden_size": 32, "context_length": 64},
     "xlstm": {"chunk_size": 8, "ffn_round_up_to_multiple_of": 8},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
-    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4},
-    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "n_mamba_heads": 4},
+    "zamba": {
+        "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4,
+    },
+    "zamba2": {
+        "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "n_mamba_heads": 4,
+        "mamba_headdim": 8, "kv_channels": 8, "adapter_rank": 4,
+    },
 }  # fmt: skip

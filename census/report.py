@@ -30,11 +30,11 @@ def page(found: Mapping[str, Sequence[Row]], versions: str, day: date) -> str:
     lines = [
         "# Census",
         "",
-        f"*{day:%d %B %Y}; {versions}.* Made by `python -m census`, which builds a tiny random model of every type, boots",
-        "a `TransformerBridge` over it and calls `verify()`. A type passes if these four hold: "
-        + "; ".join(BASIC) + ".",
-        "The other columns are statements that say how far its parts are known; · means that the model has no such thing,",
-        "or that it was not found. See [bridge.md](bridge.md) for what they mean.",
+        f"*{day:%d %B %Y}; {versions}.* Made by `python -m census`, which builds a tiny random model of every type,",
+        "boots a `TransformerBridge` over it and calls `verify()`. A type passes if these four hold:",
+        "; ".join(BASIC) + ".",
+        "The other columns are statements that say how far its parts are known; · means that the model has no such",
+        "thing, or that it was not found. See [bridge.md](bridge.md) for what they mean.",
         "",
         *(f"- {summary(kind, rows)}" for kind, rows in found.items()),
     ]  # fmt: skip
@@ -48,9 +48,7 @@ def page(found: Mapping[str, Sequence[Row]], versions: str, day: date) -> str:
         for row in rows:
             marks = [MARKS.get(row.outcomes.get(statement, ""), "") for statement in statements]
             why = row.error or "; ".join(
-                f"{name} {row.details.get(name, '')}".strip()
-                for name in BASIC
-                if row.outcomes.get(name) == "fails"
+                f"{name} {row.details.get(name, '')}".strip() for name in BASIC if row.outcomes.get(name) == "fails"
             )
             cells = [row.model_type, row.known_by, "yes" if row.passed else "**no**", str(row.hook_points or ""),
                      str(len(row.untrusted) or ""), *marks, why.replace("|", "/")[:150]]  # fmt: skip

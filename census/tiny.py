@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from census.overrides import OVERRIDES, WORDS
+from census.overrides import OVERRIDES, PARTS, WORDS
 
 # Field of a configuration (a regular expression of its whole name) -> its small value. The first that fits counts.
 SIZES: tuple[tuple[str, int], ...] = (
@@ -60,7 +60,7 @@ def size_of(name: str, value: Any) -> Any:
 
 
 def shrunk(fields: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's fields with small sizes, nested configurations included; one layer of each kind, at least two."""
+    """A configuration's fields with small sizes, nested configurations included: a layer of each kind, two at least."""
     counts = [value for name, value in fields.items() if LAYER_COUNTS.fullmatch(name) and isinstance(value, int)]
     by_layer = {name: value for name, value in fields.items() if isinstance(value, list) and len(value) in counts}
     layers = _one_of_each(by_layer, max(counts, default=0))
@@ -95,7 +95,8 @@ def _one_of_each(by_layer: dict[str, list[Any]], count: int) -> list[int]:
 def tiny_config(model_type: str) -> Any:
     """A small configuration of this type."""
     kind = transformers.CONFIG_MAPPING[model_type]
-    return kind.from_dict(_merged(shrunk(kind().to_dict()), OVERRIDES.get(model_type, {})))
+    config = kind.from_dict(_merged(shrunk(kind().to_dict()), OVERRIDES.get(model_type, {})))
+    return getattr(config, PARTS[model_type][0]) if model_type in PARTS else config
 
 
 def _merged(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,10 @@ def tiny_model(model_type: str, auto: Any = transformers.AutoModelForCausalLM, s
     """
     torch.manual_seed(seed)
     config = tiny_config(model_type)
-    model = auto.from_config(config, dtype=torch.float32).eval()
+    if model_type in PARTS:
+        model = getattr(transformers, PARTS[model_type][1])(config).eval()
+    else:
+        model = auto.from_config(config, dtype=torch.float32).eval()
     randomise(model)
     return model
 

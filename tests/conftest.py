@@ -17,6 +17,7 @@ PARTS = (
     "weights",
     "evals",
     "training",
+    "steering",
     "lenses",
     "probing",
 )

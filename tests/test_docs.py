@@ -39,9 +39,12 @@ def test_links_lead_somewhere(page):
 
 
 def test_bridge_page_runs(capsys):
-    (block,) = python_blocks(ROOT / "docs" / "bridge.md")
-    exec(compile(block, "bridge.md", "exec"), {})
-    assert capsys.readouterr().out.splitlines() == [" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])"]
+    scope = {}
+    for block in python_blocks(ROOT / "docs" / "bridge.md"):
+        exec(compile(block, "bridge.md", "exec"), scope)
+    first, shapes, new = capsys.readouterr().out.splitlines()
+    assert (first, shapes) == (" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])")
+    assert new == "torch.Size([1, 3, 50])"
 
 
 @pytest.mark.parametrize("page", ["evals.md", "training.md"])

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from transformer_lens.hooks import HookedRootModule as HookedRootModule
     from transformer_lens.hooks import HookPoint as HookPoint
     from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
+    from transformer_lens.models.support import check_model_support as check_model_support
+    from transformer_lens.models.support import list_supported_models as list_supported_models
     from transformer_lens.models.transformer_bridge import TransformerBridge as TransformerBridge
+    from transformer_lens.models.verifying import verify as verify
     from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache as TransformerLensKeyValueCache
     from transformer_lens.weights.factored_matrix import FactoredMatrix as FactoredMatrix
     from transformer_lens.weights.svd_interpreter import SVDInterpreter as SVDInterpreter
@@ -46,10 +49,26 @@ _EXPORTS = {
     "TransformerBridge": "transformer_lens.models.transformer_bridge",
     "TransformerBridgeConfig": "transformer_lens.config",
     "TransformerLensConfig": "transformer_lens.config",
+    "check_model_support": "transformer_lens.models.support",
+    "list_supported_models": "transformer_lens.models.support",
+    "verify": "transformer_lens.models.verifying",
     "TransformerLensKeyValueCache": _KV,
     "TransformerLensKeyValueCacheEntry": _KV,
 }
-_MODULES = ("circuits", "components", "demo", "evals", "hook_points", "patching", "utils", "utilities", "viz")
+_MODULES = (
+    "circuits",
+    "components",
+    "demo",
+    "evals",
+    "hook_points",
+    "lenses",
+    "patching",
+    "probing",
+    "steering",
+    "utils",
+    "utilities",
+    "viz",
+)
 
 _legacy.install(__name__)
 

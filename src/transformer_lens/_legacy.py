@@ -29,6 +29,7 @@ _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValu
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
     "HookedTransformerKeyValueCacheEntry": f"{_KV}:TransformerLensKeyValueCacheEntry",
 }
+_SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "transformer_lens.models.support")
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
@@ -69,7 +70,8 @@ _HEAD_DETECTOR = dict.fromkeys(
 
 MODULES: dict[str, dict[str, str]] = {
     "HookedTransformer": {
-        **dict.fromkeys(("HookedTransformer", "Output", "Loss"), _MODEL),
+        "HookedTransformer": _MODEL,
+        **dict.fromkeys(("Output", "Loss"), "transformer_lens.models.running"),
         "HookedRootModule": _HOOKS,
         "ActivationCache": "transformer_lens.cache.activation_cache",
         "HookedTransformerConfig": _CONFIG,
@@ -87,13 +89,15 @@ MODULES: dict[str, dict[str, str]] = {
     "model_bridge.bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.transformer_bridge": {"TransformerBridge": _BRIDGE},
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
+    "model_bridge.sources.transformers": _SUPPORT,
+    "model_bridge.sources.transformers.helpers": _SUPPORT,
     "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
     "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
     "loading_from_pretrained": _REGISTRY,
-    "supported_models": _REGISTRY,
+    "supported_models": {**_REGISTRY, **_SUPPORT},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},

@@ -1,11 +1,11 @@
 """The pages about paths, ablation, attribution and circuits: their code runs, and gives the figures they state."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+from docs_pages import DOCS, blocks
+
 PAGES = ("paths", "ablation", "attribution-patching", "circuits")
 
 
@@ -13,7 +13,7 @@ PAGES = ("paths", "ablation", "attribution-patching", "circuits")
 def page(request, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     text = (DOCS / f"{request.param}.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (block,) = [code for language, code in blocks(f"{request.param}.md") if language == "python"]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(block, request.param, "exec"), names)

@@ -197,7 +197,7 @@ document.body.dataset.seen = JSON.stringify({
 @pytest.mark.parametrize(
     ("study", "cells"),
     [
-        ("lens", [30, 30, 10]),
+        ("lens", [30, 30, 10, 5]),
         ("component", [10]),
         ("attention", [4 * 36] * 4),
         ("one head", [6, 36]),

@@ -124,6 +124,28 @@ def test_the_ioi_circuit_of_demo(host):
 
 
 @torch.no_grad()
+def test_s_inhibition_is_an_ablation_by_hand():
+    model, prompts, head = demo_on("native"), demo.ioi(8, seed=5), 2
+    scores = ioi_scores(model, prompts, name_mover=(1, 3))
+    rows, at = torch.arange(8), prompts.positions
+    _, cache = model.run_with_cache(prompts.tokens)
+
+    def preference(pattern):
+        to = {role: pattern[rows, 3, at["end"], at[role]].mean() for role in ("IO", "S1", "S2")}
+        return to["IO"] - to["S1"] - to["S2"]
+
+    def edit(z, hook):
+        z[:, -1, head] = cache["z", 0][:, -1, head].mean(0)
+
+    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", edit)]):
+        _, without = model.run_with_cache(prompts.tokens)
+    expected = preference(cache["pattern", 1]) - preference(without["pattern", 1])
+    assert expected.abs() > 1e-4
+    close(scores.s_inhibition[0, head], expected, 1e-5)
+    assert scores.preference == pytest.approx(preference(cache["pattern", 1]).item(), abs=1e-5)
+
+
+@torch.no_grad()
 def test_copying_share_is_that_of_heads_run_alone():
     model, prompts = demo_on("native, as trained"), demo.ioi(6, seed=4)
     _, cache = model.run_with_cache(prompts.tokens)

@@ -30,7 +30,7 @@ def test_the_derivative_is_what_a_small_step_does(name):
                 moved = stream.clone()
                 moved[:, position] += sign * step * DIRECTION.to(moved)
                 ends.append(model(moved, start_at_layer=layer))
-        found = logit_derivative(model, TOKENS, layer, DIRECTION, position)
+        found = logit_derivative(model, TOKENS, DIRECTION, layer=layer, position=position)
         torch.testing.assert_close(found, (ends[0] - ends[1]) / (2 * step), atol=tolerance, rtol=tolerance)
         if position == 2:
             assert found[:, :2].abs().max() == 0
@@ -43,7 +43,7 @@ def test_at_the_end_it_is_the_logit_lens_linearised(name):
     with torch.no_grad():
         final = model(TOKENS, stop_at_layer=2)
         _, cache = model.run_with_cache(TOKENS)
-    found = logit_derivative(model, TOKENS, 2, DIRECTION)[:, -1]
+    found = logit_derivative(model, TOKENS, DIRECTION, layer=2)[:, -1]
     readout = cache.readout
     moved = torch.autograd.functional.jvp(
         lambda x: readout.logits(readout.normed(x)), final[:, -1], DIRECTION.expand(2, -1)
@@ -102,6 +102,6 @@ def test_save_load_and_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"2 rows of tokens; got positions of shape \(3,\)"):
         jacobian_lens(model, TOKENS, torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="from 0 to 2"):
-        logit_derivative(model, TOKENS, 3, DIRECTION)
+        logit_derivative(model, TOKENS, DIRECTION, layer=3)
     with pytest.raises(ValueError, match=r"shape \[16\]; got \(3,\)"):
-        logit_derivative(model, TOKENS, 0, torch.zeros(3))
+        logit_derivative(model, TOKENS, torch.zeros(3), layer=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from toys import TOKENS, toy
-from transformer_lens import HookedTransformer, demo
+from transformer_lens import HookedTransformer, TransformerBridge, demo
 from transformer_lens.errors import UnknownNameError
 from transformer_lens.patching import At, LogitDifference, ablate, knock_out, part_labels
 
@@ -79,6 +79,16 @@ def test_the_heads_of_the_ioi_circuit_matter_most():
     assert set(found.order()[:2]) == {"L0H0", "L1H0"}
     curve = knock_out(model, prompts.tokens, found.order(), metric, keep=True)
     assert curve.values[2].mean() > 0.5 * curve.plain.mean()
+
+
+@pytest.mark.parametrize("method", ["zero", "mean", "resample"])
+def test_both_hosts_agree(method):
+    prompts = demo.ioi(4)
+    metric = LogitDifference(prompts.answer_tokens, prompts.wrong_tokens)
+    parts = ["L0H0", "attn1", "MLP2", "MLP3.5", "layer1", At("resid2", -1)]
+    boots = (HookedTransformer.from_pretrained_no_processing, TransformerBridge.boot_transformers)
+    found = [ablate(boot("demo", device="cpu"), prompts.tokens, parts, metric, method=method).values for boot in boots]
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)
 
 
 def test_labels_of_every_kind():

@@ -24,8 +24,11 @@ def caches(model, share):
     return {name: corrupted[name] + share * (clean[name] - corrupted[name]) for name in corrupted}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("architecture", ["plain", "gated_grouped", "norms_around"])
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [("plain", kind) for kind in KINDS]
+    + [(name, kind) for name in ("gated_grouped", "norms_around") for kind in ("resid_mid", "attn_head_k_by_pos")],
+)
 def test_small_patches_are_estimated_exactly(architecture, kind):
     model, share = toy(architecture).double(), 0.01
     up, down = (activation_patch(model, TOKENS, caches(model, step), mean_metric, kind) for step in (share, -share))

@@ -13,7 +13,7 @@ from transformer_lens.patching.nodes import UndefinedPathError
 
 OTHER = (TOKENS * 7 + 3) % 31
 METRIC = LogitDifference(3, 5)
-FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite"]
+FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "bloom", "qwen3_moe", "granite", "gptj"]
 METHODS = ["EAP", "EAP-IG-inputs", "EAP-IG-activations", "clean-corrupted"]
 
 
@@ -29,9 +29,13 @@ def weights_of(nodes, *edges):
 
 
 def assert_laws(model, tokens, other):
-    """No edge patched: the plain run. Every edge patched: the other run."""
+    """What parts write sums to the stream. No edge patched: the plain run. Every edge patched: the other run."""
     nodes = Nodes.of(model)
     source = written(model, other, nodes)
+    final = f"blocks.{nodes.n_layers - 1}.hook_resid_post"
+    (_, there), (_, here) = (model.run_with_cache(run, names_filter=[final]) for run in (other, tokens))
+    change = source.sum(2) - written(model, tokens, nodes).sum(2)  # b_O is in both, where no norm follows
+    torch.testing.assert_close(change, there[final] - here[final], atol=1e-4, rtol=1e-3)
     everything = nodes.edges.double()
     none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
     torch.testing.assert_close(none, model(tokens), atol=2e-5, rtol=1e-4)
@@ -200,3 +204,24 @@ def test_what_is_wrong_is_said():
         edge_attribution(model, TOKENS, OTHER[:, 1:], METRIC)
     with pytest.raises(UndefinedPathError, match="no gradient"):
         edge_attribution(model, TOKENS, OTHER, lambda logits: logits.argmax(-1).float())
+
+
+@pytest.mark.parametrize("boot", [HookedTransformer.from_pretrained, TransformerBridge.boot_transformers])
+def test_left_padded_rows(boot):
+    model = boot("demo", device="cpu")
+    texts = ["The Eiffel Tower is in", "Mary gave a book to John. John thanked"]
+    tokens = model.to_tokens(texts, padding_side="left")
+    other = model.to_tokens(["The Colosseum is in", "John gave a book to Mary. Mary thanked"], padding_side="left")
+    nodes = Nodes.of(model)
+    source = written(model, other, nodes)
+    everything = nodes.edges.float()
+    none, all_edges = run_with_edges(model, tokens, source, torch.stack([0 * everything, everything]))
+    torch.testing.assert_close(none[:, -1], model(tokens)[:, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(all_edges[:, -1], model(other)[:, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_a_stream_that_parts_do_not_add_up_to_is_refused():
+    model = toy()
+    model.blocks[0].hook_resid_mid.add_hook(lambda stream, hook: stream * 2)  # somebody else writes into it
+    with pytest.raises(UndefinedPathError, match="does not add up to this model's stream"):
+        written(model, TOKENS, Nodes.of(model))

@@ -1,5 +1,7 @@
 """Path patching gives the numbers of three plain passes for each pair, on both hosts."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -16,12 +18,11 @@ FAMILIES = ["gpt_neox", "gemma2", "llama", "bloom"]
 METRIC = LogitDifference(3, 5)
 
 
-def slow_path_patch(model, tokens, source_tokens, sender, receiver, metric, freeze_mlps):
+def slow_path_patch(model, tokens, caches, sender, receiver, freeze_mlps):
     """Three passes, as the paper tells them: the other run, one with the sender changed, one that is measured."""
     send_hook, send_head, send_pos = sender
     receive_hook, receive_head = receiver
-    _, plain = model.run_with_cache(tokens)
-    _, other = model.run_with_cache(source_tokens)
+    plain, other = caches
 
     def hold(activation, hook, name):
         activation[:] = plain[name] if "resid" not in name else activation
@@ -34,14 +35,14 @@ def slow_path_patch(model, tokens, source_tokens, sender, receiver, metric, free
     if freeze_mlps and not model.cfg.attn_only:
         names |= {f"blocks.{layer}.hook_mlp_out" for layer in range(model.cfg.n_layers)}
     with model.hooks(fwd_hooks=[(name, lambda x, hook, name=name: hold(x, hook, name)) for name in names]):
-        _, arrived = model.run_with_cache(tokens, names_filter=[receive_hook])
+        _, arrived = model.run_with_cache(tokens, names_filter=[receive_hook], return_type=None)
 
     def receive(activation, hook):
         where = slice(None) if receive_head is None else (slice(None), slice(None), receive_head)
         activation[where] = arrived[receive_hook][where]
         return activation
 
-    return metric(model.run_with_hooks(tokens, fwd_hooks=[(receive_hook, receive)]))
+    return METRIC(model.run_with_hooks(tokens, fwd_hooks=[(receive_hook, receive)]))
 
 
 def pairs(model):
@@ -78,11 +79,13 @@ def assert_equals_three_passes(model, tokens, other, freeze_mlps):
         freeze_mlps=freeze_mlps,
         max_rows=2 * len(tokens),
     )
-    expected = [
-        [slow_path_patch(model, tokens, other, s, r, METRIC, freeze_mlps) for r in receivers.values()]
-        for s in senders.values()
-    ]
-    torch.testing.assert_close(found, torch.stack([torch.stack(row) for row in expected]), atol=2e-4, rtol=1e-4)
+    caches = [model.run_with_cache(run)[1] for run in (tokens, other)]
+    senders, receivers = list(senders.values()), list(receivers.values())
+    # Two diagonals of the table: each sender and each receiver twice.
+    for shift, row in itertools.product((0, 2), range(len(receivers))):
+        s, r = row % len(senders), (row + shift) % len(receivers)
+        expected = slow_path_patch(model, tokens, caches, senders[s], receivers[r], freeze_mlps)
+        torch.testing.assert_close(found[s, r], expected, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("freeze_mlps", [False, True])

@@ -43,12 +43,12 @@ def test_it_is_scikit_learns_fit_on_the_training_side_alone():
     features, labels = planted()
     scaler = StandardScaler().fit(features[:150].numpy())
     expected = LogisticRegression(C=0.5).fit(scaler.transform(features[:150].numpy()), labels[:150].numpy())
-    probe = fit_probe(features, labels, HALVES, ProbeOptions(strength=2.0))
+    probe = fit_probe(features, labels, HALVES, options=ProbeOptions(strength=2.0))
     given = torch.tensor(expected.decision_function(scaler.transform(features.numpy())), dtype=torch.float32)
     torch.testing.assert_close(probe.scores(features)[:, 0], given, atol=1e-3, rtol=1e-3)
     changed = features.clone()
     changed[150:] = random(150, 20, seed=9) * 100
-    again = fit_probe(changed, labels, HALVES, ProbeOptions(strength=2.0))
+    again = fit_probe(changed, labels, HALVES, options=ProbeOptions(strength=2.0))
     assert torch.equal(again.weight, probe.weight)
 
 
@@ -66,7 +66,7 @@ def test_several_classes_and_labels_of_any_number():
 def test_ridge_reads_a_number():
     features = random(300, 5)
     values = 3 * features[:, 2] + 0.1 * random(300, seed=4) + 7
-    probe = fit_probe(features, values, HALVES, ProbeOptions(kind="ridge"))
+    probe = fit_probe(features, values, HALVES, options=ProbeOptions(kind="ridge"))
     assert probe.test_score > 0.99
     torch.testing.assert_close(probe.weight[0], torch.tensor([0.0, 0, 3, 0, 0]), atol=0.1, rtol=0.1)
     scaler = StandardScaler().fit(features[:150].numpy())
@@ -99,13 +99,13 @@ def test_ranking_by_hand():
 def test_sparse_probes_choose_the_planted_neurons_on_the_training_side(by):
     features, labels = planted()
     for k, expected in ((1, [7]), (2, [7, 3])):
-        found = fit_sparse_probe(features, labels, HALVES, k, by=by)
+        found = fit_sparse_probe(features, labels, HALVES, k=k, by=by)
         assert found.features.tolist() == expected
         assert found.probe.weight.shape == (1, k)
     # A feature that tells the answer on the test side alone is a leak, and is not chosen.
     leaking = features.clone()
     leaking[150:, 11] = labels[150:] * 1000.0
-    assert fit_sparse_probe(leaking, labels, HALVES, 2, by=by).features.tolist() == [7, 3]
+    assert fit_sparse_probe(leaking, labels, HALVES, k=2, by=by).features.tolist() == [7, 3]
 
 
 def test_what_is_refused():
@@ -113,7 +113,7 @@ def test_what_is_refused():
     with unchecked(), pytest.raises(ValueError, match=r"takes integer classes as labels; got torch\.float32"):
         fit_probe(features, labels.float(), HALVES)
     with unchecked(), pytest.raises(ValueError, match=r"takes numbers as labels; got torch\.int64"):
-        fit_probe(features, labels, HALVES, ProbeOptions(kind="ridge"))
+        fit_probe(features, labels, HALVES, options=ProbeOptions(kind="ridge"))
     with unchecked(), pytest.raises(ValueError, match=r"one class alone \(\[0\]\)"):
         fit_probe(features, labels, Split(torch.arange(0, 100, 2), torch.arange(1, 100, 2)))
     with unchecked(), pytest.raises(ValueError, match=r"got \(300, 20\), \(10,\)"):
@@ -121,9 +121,9 @@ def test_what_is_refused():
     with unchecked(), pytest.raises(ValueError, match="one of logistic, ridge; got 'svm'"):
         ProbeOptions(kind="svm")
     with unchecked(), pytest.raises(ValueError, match="k is from 1 to 20, the number of features; got 21"):
-        fit_sparse_probe(features, labels, HALVES, 21)
+        fit_sparse_probe(features, labels, HALVES, k=21)
     with unchecked(), pytest.raises(ValueError, match="kind='logistic'; got 'ridge'"):
-        fit_sparse_probe(features, labels, HALVES, 1, options=ProbeOptions(kind="ridge"))
+        fit_sparse_probe(features, labels, HALVES, k=1, options=ProbeOptions(kind="ridge"))
     with unchecked(), pytest.raises(ValueError, match="one of mean_difference, f_score; got 'lasso'"):
         rank_features(features, labels, by="lasso")
 

@@ -19,7 +19,7 @@ def features(model, name):
     """The activations at the place's name, in sentences of different lengths."""
     tokens = model.to_tokens([template.format(word) for template, word in zip(WORDING, WORDS, strict=True)])
     ends = [len(model.to_tokens(template.format("Paris"))[0]) - 1 for template in WORDING]
-    return layer_activations(model, tokens, name, torch.tensor(ends))
+    return layer_activations(model, tokens, name, positions=torch.tensor(ends))
 
 
 @pytest.fixture(scope="module", params=["native", "bridge"])
@@ -48,7 +48,7 @@ def test_at_the_embedding_the_control_is_learned_by_heart(model):
 
 def test_activations_are_the_caches(model):
     tokens = model.to_tokens(["We travelled to Paris", "They live in France"])
-    found = layer_activations(model, tokens, "z", torch.tensor([2, -1]), batch_size=1)
+    found = layer_activations(model, tokens, "z", positions=torch.tensor([2, -1]), batch_size=1)
     _, cache = model.run_with_cache(tokens)
     assert found.shape == (4, 2, 128)
     torch.testing.assert_close(found[3, 0], cache["z", 3][0, 2].flatten(), atol=1e-5, rtol=1e-4)

@@ -13,10 +13,6 @@ _NAMES = {
     "State space layers have no host yet.": """
         ActivationCache.ActivationCache: compute_ssm_effective_attention compute_ssm_state ssm_layers
     """,
-    "The texts a model was trained on are given by the caller: see transformer_lens.evals.": """
-        HookedTransformer.HookedTransformer.load_sample_training_dataset
-        HookedTransformer.HookedTransformer.sample_datapoint
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores

@@ -9,6 +9,6 @@ def test_the_page_about_pictures_runs(tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     exec(compile("\n".join(blocks), "docs/pictures.md", "exec"), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["patching.html", "patching.png", "report.html"]

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from annotations import unchecked
+from transformer_lens import HookedTransformer
 from transformer_lens.weights import composition
 from transformer_lens.weights.composition import (
     CompositionScores,
@@ -51,6 +52,13 @@ def test_recorded_scores(mode):
     golden = load_file(GOLDEN / "gpt2_weights.safetensors")
     weights = {name: golden[f"prop.{name}"] for name in ("W_Q", "W_K", "W_V", "W_O")}
     assert_close(all_composition_scores(mode, **weights), golden[f"all_composition_scores({mode})"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_models_scores_are_the_recorded_ones(mode):
+    model = HookedTransformer.from_pretrained(str(GOLDEN.parent / "gpt2"), device="cpu")
+    recorded = load_file(GOLDEN / "gpt2_weights.safetensors")[f"all_composition_scores({mode})"]
+    assert_close(model.all_composition_scores(mode), recorded, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("mode", MODES)

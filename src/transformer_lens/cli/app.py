@@ -22,6 +22,7 @@ from transformer_lens.cli.patch import What, patch
 from transformer_lens.cli.prompt import Prompt, load
 from transformer_lens.cli.report import Forms, deliver
 from transformer_lens.cli.tour import tour
+from transformer_lens.cli.verify import verify_model
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.specs.listing import rows
 
@@ -79,6 +80,16 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this 
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")]
 Top = Annotated[int, typer.Option("--top", help="How many to show.", min=1)]
 Literally = Annotated[bool, typer.Option("--no-space", help="Don't put a space in front of the tokens asked for.")]
+
+
+@app.command("verify")
+def verify_command(
+    model: Annotated[str, typer.Argument(help="A model by name, or a local folder.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which hook points of a model can be trusted, and what holds of them. Exit code 1 if the bridge fails."""
+    if not verify_model(model, as_json, console):
+        raise typer.Exit(1)
 
 
 @app.command("lens")

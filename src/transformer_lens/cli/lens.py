@@ -25,7 +25,7 @@ def lens(prompt: Prompt, targets: Sequence[int], top: int) -> Report:
         _table(found, names),
         legend + (", rank: probability of the others" if names else ""),
     ]
-    return Report(f"Logit lens of {prompt.name}", data, shown, _page(found, prompt))
+    return Report(f"Logit lens of {prompt.name}", data, shown, _page(found, prompt, names))
 
 
 def _table(found: LogitLens, targets: Sequence[str]) -> Table:
@@ -46,11 +46,16 @@ def _table(found: LogitLens, targets: Sequence[str]) -> Table:
     return table
 
 
-def _page(found: LogitLens, prompt: Prompt) -> list[viz.Picture | str]:
+def _page(found: LogitLens, prompt: Prompt, targets: Sequence[str]) -> list[viz.Picture | str]:
     nats = {"entropy": found.entropy[:, 0, -1], "KL to the final prediction": found.kl_to_final[:, 0, -1]}
-    return [
+    pictures: list[viz.Picture | str] = [
         f"The final norm and the unembedding, applied to the stream before each layer, for `{prompt.text}`.",
         found.picture(title="The likeliest next token, and its probability"),
         found.picture(value="kl_to_final", title="How far each prediction is from the last one"),
         viz.line_plot(nats, x=found.labels, title="At the last position", x_axis="stream", y_axis="nats"),
     ]
+    if found.target_probabilities is not None:
+        at_end = dict(zip(targets, found.target_probabilities[:, 0, -1].unbind(-1), strict=True))
+        title = "Probability of the tokens asked for, at the last position"
+        pictures.append(viz.line_plot(at_end, x=found.labels, title=title, x_axis="stream", y_axis="probability"))
+    return pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -87,7 +88,11 @@ def generate(
     Raises:
         ValueError: more tokens than learned positions; an option that transformers' generate refuses.
     """
-    return _run(model, tokens, embeddings, attention_mask, options, tokenizer, None, [])
+    given = tokens if tokens is not None else embeddings
+    if given is None:
+        raise ValueError("Either tokens or embeddings must be given.")
+    with prompted(model, given.shape[1]):
+        return _run(model, given, attention_mask, options, tokenizer, None, [])
 
 
 def generate_stream(
@@ -112,7 +117,8 @@ def generate_stream(
         wanted = max(1, max_tokens_per_yield - (seen.shape[1] - shown))
         piece = replace(options, max_new_tokens=min(wanted, options.max_new_tokens - done))
         extra = [_StayEnded(ended, options.eos_token_ids[0])] if options.eos_token_ids else []
-        seen = _run(model, seen, None, attention_mask, piece, None, cache, extra)
+        with prompted(model, start):
+            seen = _run(model, seen, attention_mask, piece, None, cache, extra)
         yield seen[:, shown:]
         if attention_mask is not None:
             new = seen.shape[1] - attention_mask.shape[1]
@@ -122,19 +128,26 @@ def generate_stream(
         ended = torch.isin(seen[:, start:], ends).any(1)
 
 
+@contextmanager
+def prompted(model: Any, length: int) -> Iterator[None]:
+    """While this lasts, the model knows that so many tokens are the prompt and what follows is generated."""
+    model.prompt_length = length
+    try:
+        yield
+    finally:
+        model.prompt_length = None
+
+
 def _run(
     model: Any,
-    tokens: Tensor | None,
-    embeddings: Tensor | None,
+    given: Tensor,
     attention_mask: Tensor | None,
     options: GenerationOptions,
     tokenizer: Any,
     cache: DynamicCache | None,
     processors: list[LogitsProcessor],
 ) -> Any:
-    given = tokens if tokens is not None else embeddings
-    if given is None:
-        raise ValueError("Either tokens or embeddings must be given.")
+    is_tokens = not given.is_floating_point()
     _check_room(model, given.shape[1], attention_mask, options.max_new_tokens)
     _check_names(options.further)
     padded = attention_mask is not None and not bool(attention_mask.all())
@@ -142,9 +155,9 @@ def _run(
         temperature = options.temperature if options.samples else 1.0
         processors = [
             *processors,
-            _FrequencyPenalty(options.freq_penalty, temperature, None if tokens is None else attention_mask),
+            _FrequencyPenalty(options.freq_penalty, temperature, attention_mask if is_tokens else None),
         ]
-    inputs: dict[str, Any] = {"inputs" if tokens is not None else "inputs_embeds": given}
+    inputs: dict[str, Any] = {"inputs" if is_tokens else "inputs_embeds": given}
     if cache is None and options.use_past_kv_cache:
         cache = DynamicCache()
     if cache is not None:

@@ -139,10 +139,8 @@ class HookPoint(nn.Module):
 
     def keep(self, dir: Literal["fwd", "bwd"], handles: list[LensHandle]) -> None:
         """Make `handles` the hooks of one direction; every change to the hooks goes through here."""
-        if dir == "fwd":
-            self.fwd_hooks = handles
-        else:
-            self.bwd_hooks = handles
+        # NOTE: past nn.Module's own __setattr__, which looks for parameters; caching everything comes here a lot.
+        self.__dict__["fwd_hooks" if dir == "fwd" else "bwd_hooks"] = handles
 
     def has_hooks(
         self,
@@ -168,6 +166,8 @@ class HookPoint(nn.Module):
             ValueError: `dir` is not "fwd", "bwd" or "both".
         """
         for direction in _directions(dir):
+            if not self.handles(direction):
+                continue
             kept = [
                 handle
                 for handle in self.handles(direction)

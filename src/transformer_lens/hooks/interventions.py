@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from types import FunctionType
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,8 @@ class Intervention:
         value: what is put there: "zero"; "mean" or "resample" (the mean over the rows of this run, or another of its
             rows: see `values` for more of both); a number; a tensor that broadcasts to the part; a cache (the same
             part of its activation of the same name); or a function of the part.
-        pos: the position (for scores and patterns: the query) or several; None: all.
+        pos: the position (for scores and patterns: the query) or several; None: all; "prompt" or "generated": those
+            that `generate` was given, or those it makes. Negative ones count from the end of the prompt.
         head: the head or several; None: all.
         neuron: the last axis' index or several; None: all.
 
@@ -37,7 +39,7 @@ class Intervention:
 
     hook: str
     value: Value
-    pos: int | Sequence[int] | None = None
+    pos: int | Sequence[int] | Literal["prompt", "generated"] | None = None
     head: int | Sequence[int] | None = None
     neuron: int | Sequence[int] | None = None
 
@@ -97,19 +99,31 @@ class Intervention:
             raise ValueError("Only one of pos, head and neuron can be scattered: use one intervention for each run.")
         return tuple(index)
 
-    def positions(self, n_positions: int) -> list[int]:
+    def positions(self, n_positions: int, prompt: int | None = None) -> list[int]:
         """The positions that are changed, from the front.
 
+        Args:
+            n_positions: how many there are so far.
+            prompt: how many of them are the prompt, while text is generated; None: all, and there will be no more.
+
         Raises:
-            ValueError: a position that the run does not have.
+            ValueError: a position that does not exist, or "generated" where nothing is generated.
         """
         if self.pos is None:
             return list(range(n_positions))
+        asked = n_positions if prompt is None else prompt
+        if isinstance(self.pos, str):
+            if self.pos not in ("prompt", "generated"):
+                raise ValueError(f'pos is a number, several, "prompt", "generated" or None; got {self.pos!r}.')
+            if self.pos == "generated" and prompt is None:
+                raise ValueError('pos="generated" means what `generate` makes; nothing is generated in this run.')
+            return list(range(asked) if self.pos == "prompt" else range(asked, n_positions))
         wanted = _listed(self.pos)
         for position in wanted:
-            if not -n_positions <= position < n_positions:
-                raise ValueError(f"Position {position} is outside the {n_positions} positions of the run.")
-        return sorted({position % n_positions for position in wanted})
+            if position < -asked or (position >= asked and prompt is None):
+                raise ValueError(f"Position {position} is outside the {asked} positions of the run.")
+        from_front = {position + asked if position < 0 else position for position in wanted}
+        return sorted(position for position in from_front if position < n_positions)
 
     def new_value(
         self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
@@ -134,18 +148,48 @@ class Intervention:
             return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
         return self.value(part)
 
-    def edit(self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0) -> None:
+    def edit(
+        self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0, prompt: int | None = None
+    ) -> None:
         """Put the value into an activation, in place.
 
         Args:
             activation: of which positions from `first` on are there.
             n_positions: the length of the run.
             first: see there.
+            prompt: as in `positions`.
         """
-        positions = self.positions(n_positions)
+        positions = self.positions(n_positions, prompt)
         skipped = sum(position < first for position in positions)
+        if skipped == len(positions):
+            return
         index = self.index(positions[skipped:], first)
-        activation[index] = self.new_value(activation[index], positions, skipped)
+        part = activation[index]
+        # What a gradient needs must not be overwritten.
+        activation[index] = self.new_value(part.clone() if part.requires_grad else part, positions, skipped)
+
+    def describe(self) -> str:
+        """What is changed and how, in words.
+
+        Example:
+            >>> Intervention("blocks.0.attn.hook_z", "zero", pos=-1, head=[1, 2]).describe()
+            'blocks.0.attn.hook_z, position -1, heads 1, 2: becomes zero'
+        """
+        where = {None: "all positions", "prompt": "positions of the prompt", "generated": "generated positions"}
+        places = [where[self.pos] if self.pos is None or isinstance(self.pos, str) else _named("position", self.pos)]
+        places += [_named(axis, at) for axis, at in (("head", self.head), ("neuron", self.neuron)) if at is not None]
+        return f"{self.hook}, {', '.join(places)}: becomes {self._value_in_words()}"
+
+    def _value_in_words(self) -> str:
+        if isinstance(self.value, Tensor):
+            if self.value.numel() == 1:
+                return f"{self.value.item():.4g}"
+            return f"a tensor of shape {tuple(self.value.shape)}"
+        if isinstance(self.value, int | float):
+            return f"{self.value:.4g}"
+        if isinstance(self.value, Mapping):
+            return "what it was in another run"
+        return f"what {self.value.__name__} makes of it" if isinstance(self.value, FunctionType) else str(self.value)
 
 
 OwnHook = tuple[str, Callable[..., Any]]
@@ -164,6 +208,11 @@ def parts_of(cell: Cell) -> tuple[Intervention | OwnHook, ...]:
 def interventions_of(cell: Cell) -> tuple[Intervention, ...]:
     """The interventions of a cell, which may be a single one; functions of your own are left out."""
     return tuple(part for part in parts_of(cell) if isinstance(part, Intervention))
+
+
+def _named(axis: str, index: int | Sequence[int]) -> str:
+    numbers = _listed(index)
+    return f"{axis}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _listed(index: int | Sequence[int]) -> list[int]:

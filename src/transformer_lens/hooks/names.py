@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from transformer_lens.errors import UnknownNameError, nearest
@@ -69,9 +70,10 @@ _GATED = ("mlp.gate.hook_out", "mlp.in.hook_out")
 
 
 def _template(name: str) -> str:
-    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^blocks\.\d+", "blocks.{l}", name))
+    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^(encoder_)?blocks\.\d+", "blocks.{l}", name))
 
 
+@cache
 def describe(name: str) -> HookInfo | None:
     """The catalogue's entry for a full name in either spelling, or None for a point it does not know."""
     template = _template(name)

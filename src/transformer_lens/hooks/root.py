@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lens.errors import UnknownNameError, nearest
+from transformer_lens.hooks.edits import Edit, Place
 from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, reads_only
 from transformer_lens.hooks.names import NameDict, describe, position_axis
 from transformer_lens.hooks.slicing import Slice, SliceInput
@@ -27,6 +28,9 @@ class HookedRootModule(nn.Module):
         hook_dict: full name -> HookPoint; also answers to the other spelling of a name.
         mod_dict: full name -> submodule.
         cfg: whatever configuration the model has; flags for caching everything are read from it.
+        edits: the edits in force (`model.edit`).
+        place: where the tokens of the running pass stand; the hosts say so while edits are in force.
+        prompt_length: while text is generated, how many tokens are the prompt.
 
     Example:
         >>> import torch
@@ -41,6 +45,10 @@ class HookedRootModule(nn.Module):
         >>> cache["hook_hidden"].shape
         torch.Size([3, 2])
     """
+
+    edits: tuple[Edit, ...] = ()
+    place: Place = Place()
+    prompt_length: int | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
@@ -124,7 +132,7 @@ class HookedRootModule(nn.Module):
             UnknownNameError: no hook point has this name.
             HookConflictError: it cannot be computed together with another hook at its layer.
         """
-        for full in self.points_named(name):
+        for full in [self._full_name(name)] if isinstance(name, str) else self.points_named(name):
             point = self.hook_dict[full]
             self.check_hooks_to_add(point, full, hook, dir=dir, is_permanent=is_permanent, prepend=prepend)
             point.add_hook(hook, dir=dir, is_permanent=is_permanent, level=level, prepend=prepend)
@@ -164,7 +172,7 @@ class HookedRootModule(nn.Module):
         self, direction: Direction = "both", including_permanent: bool = False, level: int | None = None
     ) -> None:
         """Remove hooks at all points (see `HookPoint.remove_hooks`)."""
-        for point in self.hook_dict.values():
+        for point in [point for point in self.hook_dict.values() if point.fwd_hooks or point.bwd_hooks]:
             point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def clear_contexts(self) -> None:
@@ -273,9 +281,10 @@ class HookedRootModule(nn.Module):
         def save(tensor: Tensor, hook: HookPoint, suffix: str = "") -> None:
             name = str(hook.name)
             value = tensor.detach()
-            axis = position_axis(name, value.ndim)
-            if positions.mode != "identity" and axis is not None and -value.ndim <= axis < value.ndim:
-                value = positions.apply(value, dim=axis)
+            if positions.mode != "identity":
+                axis = position_axis(name, value.ndim)
+                if axis is not None and -value.ndim <= axis < value.ndim:
+                    value = positions.apply(value, dim=axis)
             if remove_batch_dim:
                 value = _without_batch(value, name)
             store[name + suffix] = value if device is None else value.to(device)

@@ -64,6 +64,7 @@ class TokenReading:
         return viz.logit_lens_table(
             self.tokens(), self.top_values, ranks, layer_labels=self.labels, title=title,
             value_name="logit" if self.side == "write" else "reading", scale="sequential",
+            axes=("direction", "rank"),
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -148,7 +149,7 @@ class SingularDirections:
 
 @torch.no_grad()
 def singular_directions(
-    model: Any, circuit: Circuit, layer: int, head: int | None = None, *, k: int = 5
+    model: Any, circuit: Circuit, layer: int, *, head: int | None = None, k: int = 5
 ) -> SingularDirections:
     """The k leading singular vectors of a head's OV or QK circuit, or of an MLP's W_in or W_out.
 
@@ -218,7 +219,7 @@ def _of_head(weight: Float[Tensor, "any_head x y"], head: int, n_heads: int) -> 
 
 @torch.no_grad()
 def neuron_directions(
-    model: Any, layer: int, neurons: Sequence[int] | Int[Tensor, "neuron"], side: Side = "write"
+    model: Any, layer: int, neurons: Sequence[int] | Int[Tensor, "neuron"], *, side: Side = "write"
 ) -> Float[Tensor, "neuron d_model"]:
     """What neurons write into the stream (rows of W_out), or read from it (columns of W_in, of W_gate where gated).
 

@@ -142,8 +142,9 @@ def _add_jacobians(model: Any, tokens: Tensor, places: Tensor, total: Tensor, ba
 def logit_derivative(
     model: Any,
     tokens: str | Int[Tensor, "*batch pos"],
-    layer: int,
     direction: Float[Tensor, "d_model"],
+    *,
+    layer: int,
     position: int = -1,
 ) -> Float[Tensor, "batch pos d_vocab"]:
     """How every logit changes with the stream entering a layer, per unit of a direction added at one position.
@@ -154,8 +155,8 @@ def logit_derivative(
     Args:
         model: the model, on either host.
         tokens: a text or token ids, without padding.
+        direction: along which the stream is moved.
         layer: whose input is moved; n_layers: the final stream.
-        direction: along which.
         position: where; negative: from the end.
 
     Raises:
@@ -165,7 +166,7 @@ def logit_derivative(
         >>> from transformer_lens import HookedTransformer
         >>> model = HookedTransformer.from_pretrained("demo")
         >>> rome = model.W_U[:, model.to_single_token(" Rome")]
-        >>> derivative = logit_derivative(model, "The Eiffel Tower is in", 3, rome)
+        >>> derivative = logit_derivative(model, "The Eiffel Tower is in", rome, layer=3)
         >>> model.to_string(derivative[0, -1].argmax())
         ' Rome'
     """

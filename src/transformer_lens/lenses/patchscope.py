@@ -51,7 +51,7 @@ class Patchscope:
         return viz.logit_lens_table(
             self.top_tokens(k), self.log_probs.topk(k).values.exp(), [str(rank) for rank in range(k)],
             layer_labels=[str(layer) for layer in self.layers], title=title, value_name="probability",
-            scale="sequential",
+            scale="sequential", axes=("source layer", "rank"),
         )  # fmt: skip
 
     def _repr_html_(self) -> str:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformer_lens.config import TransformerBridgeConfig, default_device
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.models.huggingface import config_of_model
+from transformer_lens.models.kinds import auto_class
 from transformer_lens.models.loading import TOKENIZER_FILES, find
 from transformer_lens.models.request import HUB, Request
 from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_spec
@@ -123,13 +124,13 @@ def _folder(name: str, request: BootRequest) -> Path:
 
 
 def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
-    kind = request.model_class or transformers.AutoModelForCausalLM
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": request.trust_remote_code}
     if request.code_revision is not None:
         if not request.trust_remote_code:
             raise ConfigurationError("code_revision has no effect without trust_remote_code=True.")
         local["code_revision"] = request.code_revision
     config = transformers.AutoConfig.from_pretrained(str(folder), **local, **(request.hf_config_overrides or {}))
+    kind = request.model_class or auto_class(config)
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
     further = {name: value for name, value in request.further.items() if name not in HUB}
     spread = _spread(request)
@@ -213,19 +214,29 @@ def _fields(spec: Spec, config: HFConfig) -> dict[str, Any]:
     """Our fields for a configuration. Transformers runs the model, so positions need no rule here."""
     fields: dict[str, Any] = {ours: config[theirs] for ours, theirs in spec.same.items()}
     fields.update(spec.fixed)
+    positions_known = True
     for rule in spec.rules:
         try:
             fields.update(rule(config))
         except UnsupportedModelError:
             if rule not in (rotary, rotary_by_layer_type):
                 raise
-            fields["positional_embedding_type"] = "rotary"
+            fields["positional_embedding_type"], positions_known = "rotary", False
     for field, (accepted, why) in spec.refuses.items():
         value = config.get(field, accepted[0])
         if value not in accepted:
             raise UnsupportedModelError(
                 f"{spec.name} with {field}={value!r} ({why}): where its parts are is not known here."
             )
+    for weight in spec.weights:
+        if weight.when is not None:
+            weight.when(config)
+    for factor in spec.factors.values():
+        factor(config)
+    # NOTE: what nobody reads may move parts or multiply them. Then the spec is no guide, and the model is looked at.
+    unread = config.unread(spec.harmless)
+    if unread and positions_known:
+        raise UnsupportedModelError(f"{spec.name} with {', '.join(sorted(unread))}: what that does is not known here.")
     return fields
 
 

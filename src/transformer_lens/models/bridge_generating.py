@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from transformer_lens.generation.adapter import driver_of
+from transformer_lens.generation.sampling import prompted
 from transformer_lens.models.generating import Generating
 from transformer_lens.text import USE_DEFAULT_VALUE
 from transformer_lens.wrapped.host import WrappedHost
@@ -50,7 +51,7 @@ class BridgeGenerating(Generating):
         if mask is None:
             mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
         name = "inputs_embeds" if tokens is None else "inputs"
-        with self.host.wired():
+        with prompted(self, given.shape[1]), self.host.wired():
             output = self.host.model.generate(**{name: given}, attention_mask=mask, **generation_kwargs)
         return output if isinstance(input, Tensor) or not isinstance(output, Tensor) else self._texts(output, input)
 

@@ -9,16 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.models.loading import QUIETLY_LEFT_OUT
-from transformer_lens.specs import Part, Weight
+from transformer_lens.specs import Part, UnsupportedModelError, Weight
 from transformer_lens.weights.canonical import Plan, canonical_state, hf_state
 from transformer_lens.weights.checkpoints import InMemory
 from transformer_lens.weights.processing import process, refusals
 from transformer_lens.weights.processing.process import ProcessingWarning
+from transformer_lens.weights.processing.projection import project_out_of_writing, refuse_norms_after
 from transformer_lens.wrapped.anatomy import SpecAnatomy
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.stored import refuse_unplain
@@ -80,16 +82,26 @@ class BridgeProcessing(HookedRootModule):
             self.steps_done = self.steps_done | steps
 
     @torch.no_grad()
+    def project_out_of_stream(self, basis: Float[Tensor, "k d_model"]) -> None:
+        """Change the weights so that nothing in the span of `basis` is written into the residual stream.
+
+        As `enable_compatibility_mode`, this gives the bridge a module tree of its own. See
+        `transformer_lens.steering.ablate_direction_in_weights`.
+
+        Args:
+            basis: orthonormal rows.
+
+        Raises:
+            UnsupportedModelError: norms stand between these weights and the stream.
+        """
+        refuse_norms_after(self.hook_dict, self.cfg.model_name)
+        plan, before = self._canonical("Directional ablation")
+        joins = self.cfg.positional_embedding_type == "standard"
+        self._go_over_to(plan, before, dict(project_out_of_writing(dict(before), basis, positions_join_stream=joins)))
+
+    @torch.no_grad()
     def _process(self, steps: set[str]) -> None:
-        anatomy, model = self.host.anatomy, self.host.model
-        places = [
-            rule.hf.format(layer=layer, expert=0).rpartition(".")
-            for rule in anatomy.rules.values()
-            for layer in range(self.cfg.n_layers if rule.per_layer else 1)
-        ]
-        refuse_unplain(((path, model.get_submodule(path), leaf) for path, _, leaf in places), "Compatibility mode")
-        plan = Plan(anatomy.spec, anatomy.config, anatomy.sizes, self.cfg.n_layers, self.cfg.tie_word_embeddings)
-        before = dict(canonical_state(plan, InMemory(model.state_dict(), type(model).__name__)))
+        plan, before = self._canonical("Compatibility mode")
         quiet = set(QUIETLY_LEFT_OUT)
         if not any(before[name].any() for name in before if name.endswith(("b_V", ".ln1.b"))):
             quiet.add("fold_value_biases")  # there is none to fold
@@ -101,8 +113,31 @@ class BridgeProcessing(HookedRootModule):
         after = dict(state)
         for name in before.keys() - after.keys():  # norms, folded
             after[name] = torch.ones_like(before[name]) if name.endswith(".w") else torch.zeros_like(before[name])
+        self.cfg.normalization_type = cfg.normalization_type
+        self._go_over_to(plan, before, after)
+
+    def _canonical(self, what: str) -> tuple[Plan, State]:
+        """How the weights lie in the transformers model, and the weights by canonical names."""
+        anatomy, model = self.host.anatomy, self.host.model
+        if not isinstance(anatomy, SpecAnatomy):
+            raise UnsupportedModelError(
+                f"{what} rewrites weights, for which a {type(model).__name__} needs a spec (docs/add-a-family.md). "
+                "Hooks work without one: model.edit(...)."
+            )
+        places = [
+            rule.hf.format(layer=layer, expert=0).rpartition(".")
+            for rule in anatomy.rules.values()
+            for layer in range(self.cfg.n_layers if rule.per_layer else 1)
+        ]
+        refuse_unplain(((path, model.get_submodule(path), leaf) for path, _, leaf in places), what)
+        plan = Plan(anatomy.spec, anatomy.config, anatomy.sizes, self.cfg.n_layers, self.cfg.tie_word_embeddings)
+        return plan, dict(canonical_state(plan, InMemory(model.state_dict(), type(model).__name__)))
+
+    def _go_over_to(self, plan: Plan, before: State, after: State) -> None:
+        """Go over to a module tree that holds `after`, sharing the memory of what did not change."""
+        model = self.host.model
         added = _bias_rules(plan, after, before)
-        spec = replace(anatomy.spec, weights=(*anatomy.spec.weights, *added))
+        spec = replace(plan.spec, weights=(*plan.spec.weights, *added))
         changed = tuple(rule for rule in spec.weights_for(plan.config) if _changes(plan, rule, before, after))
         tensors, _ = hf_state(replace(plan, spec=replace(spec, weights=changed), tied=False), after)
         own = _own_tree(model)
@@ -112,8 +147,8 @@ class BridgeProcessing(HookedRootModule):
             like = next(model.parameters()) if old is None else old
             own.get_submodule(path).__setattr__(leaf, nn.Parameter(tensor.to(like), requires_grad=like.requires_grad))
         own.config.tie_word_embeddings = False
-        self.cfg.normalization_type, self.cfg.tie_word_embeddings = cfg.normalization_type, False
-        self._move_to(own, SpecAnatomy(spec, anatomy.config, self.cfg, anatomy.sizes))
+        self.cfg.tie_word_embeddings = False
+        self._move_to(own, SpecAnatomy(spec, plan.config, self.cfg, plan.sizes))
 
     def _move_to(self, model: Any, anatomy: SpecAnatomy) -> None:
         """Look at this module tree from now on; hook points and their hooks stay."""

@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.generating import Generating
-from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.pretrained import Pretrained
 from transformer_lens.models.processing import WeightProcessing
-from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.models.running import Output, Running
+from transformer_lens.models.text_methods import Text
+from transformer_lens.models.training_text import TrainingText
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache, get_pos_offset
 from transformer_lens.native.transformer import NativeTransformer
@@ -26,14 +27,6 @@ from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tok
 log = logging.getLogger(__name__)
 
 Tokens = Int[Tensor, "batch pos"]
-Loss = Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]
-
-
-class Output(NamedTuple):
-    """What a model returns for return_type="both"."""
-
-    logits: Float[Tensor, "batch pos d_vocab"]
-    loss: Loss
 
 
 class Start(NamedTuple):
@@ -46,7 +39,7 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
@@ -90,6 +83,17 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         self.codec = codec
         if move_to_device:
             self.move_model_modules_to_device()
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where the embeddings are."""
+        return self.W_E.device
+
+    @property
+    def embedding_width(self) -> int:
+        """The width that given embeddings must have."""
+        width: int = self.cfg.d_model
+        return width
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -152,46 +156,6 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         frame = self._frame(given, mask, past_kv_cache)
         residual, position = self.stream(tokens, embeddings, frame)
         return Start(residual, tokens, position, mask, frame)
-
-    def _tokens_of(
-        self, input: Text | Tensor, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Token ids or embeddings, and which of them are tokens rather than padding (None: all)."""
-        if not isinstance(input, Tensor):
-            encoded = self.codec.encode(
-                input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.W_E.device
-            )
-            if mask is None and not bool(encoded.attention_mask.all()):
-                mask = encoded.attention_mask
-            return encoded.tokens, None, mask
-        if input.is_floating_point():
-            if input.ndim != 3 or input.shape[-1] != self.cfg.d_model:
-                raise ValueError(
-                    f"Embeddings have shape [batch, pos, {self.cfg.d_model}]; got {tuple(input.shape)}, {input.dtype}."
-                )
-            return None, input, mask
-        tokens = input[None] if input.ndim == 1 else input
-        if tokens.ndim != 2:
-            raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
-        tokens = tokens.to(self.W_E.device)
-        if mask is None:
-            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
-        return tokens, None, mask
-
-    def _mask_shown_by(
-        self, tokens: Tokens, prepend_bos: bool | None, padding_side: PaddingSide | None
-    ) -> Int[Tensor, "batch pos"] | None:
-        # Bare ids carry no mask. Where batches are padded on the left, the padding must be found; and rows of which
-        # some begin with padding and some do not are a left-padded batch, whatever the default side is.
-        if self.tokenizer is None:
-            return None
-        left = (padding_side or self.codec.padding_side) == "left"
-        if not left and tokens.shape[0] == 1:
-            return None
-        mask = self.codec.attention_mask(tokens, prepend_bos=self._prepends(prepend_bos), padding_side="left")
-        if mask is None or left or bool(mask[:, 0].any()):
-            return mask
-        return None
 
     def _frame(self, given: Tensor, mask: Tensor | None, past_kv_cache: TransformerLensKeyValueCache | None) -> Frame:
         batch, length = given.shape[:2]
@@ -286,33 +250,6 @@ class HookedTransformer(TextMethods, Generating, WeightProcessing, Pretrained, N
         n_layers = self.cfg.n_layers
         if layer is not None and not -n_layers <= layer <= n_layers:
             raise ValueError(f"{argument} is from {-n_layers} to {n_layers}, for this model's layers; got {layer}.")
-
-    def loss_fn(
-        self,
-        logits: Float[Tensor, "batch pos d_vocab"],
-        tokens: Int[Tensor, "batch pos"],
-        attention_mask: Int[Tensor, "batch pos"] | None = None,
-        per_token: bool = False,
-    ) -> Loss:
-        """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
-        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
-
-    def run_with_cache(
-        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
-    ) -> tuple[Any, Any]:
-        """What the model returns, and its activations as an ActivationCache (or a plain dict).
-
-        Args:
-            model_args: as for `forward`.
-            return_cache_object: False gives a plain dict.
-            remove_batch_dim: drop the batch axis, which must be 1.
-            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
-                incl_bwd, …).
-        """
-        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
-        if not return_cache_object:
-            return output, store
-        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)
 
     # --- where it lives -----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from transformer_lens.config import HookedTransformerConfig
@@ -15,6 +16,7 @@ from transformer_lens.native.norms import Norm, folded
 from transformer_lens.native.transformer import OLD_BUFFERS
 from transformer_lens.weights import processing
 from transformer_lens.weights.matrix_index import WeightsError
+from transformer_lens.weights.processing.projection import project_out_of_writing, refuse_norms_after
 
 StateDict = dict[str, Tensor]
 
@@ -115,6 +117,23 @@ class WeightProcessing(HookedRootModule):
         self._drop_folded_norms(state.removed)
         self.cfg.normalization_type = cfg.normalization_type
         self.setup()
+
+    @torch.no_grad()
+    def project_out_of_stream(self, basis: Float[Tensor, "k d_model"]) -> None:
+        """Change the weights so that nothing in the span of `basis` is written into the residual stream.
+
+        Memory that is shared with other models or weights stays as it is. See
+        `transformer_lens.steering.ablate_direction_in_weights`.
+
+        Args:
+            basis: orthonormal rows.
+
+        Raises:
+            UnsupportedModelError: norms stand between these weights and the stream.
+        """
+        refuse_norms_after(self.hook_dict, self.cfg.model_name)
+        joins = self.cfg.positional_embedding_type == "standard"
+        project_out_of_writing(_Incoming(_parameters(self), self), basis, positions_join_stream=joins)
 
     def _drop_folded_norms(self, names: set[str]) -> None:
         for owner in sorted({name.rpartition(".")[0] for name in names}):

@@ -15,11 +15,11 @@ Text = str | Sequence[str]
 
 
 class TextMethods:
-    """Text to tokens and back, as the model's configuration says. Needs `cfg`, `codec`, `W_E` and `W_U`."""
+    """Text to tokens and back, as the model's configuration says. Needs `cfg`, `codec`, `input_device` and `W_U`."""
 
     cfg: Any
     codec: TextCodec
-    W_E: Any
+    input_device: Any
     W_U: Any
 
     @property
@@ -58,7 +58,7 @@ class TextMethods:
             prepend_bos=self._prepends(prepend_bos),
             padding_side=padding_side,
             truncate=truncate,
-            device=self.W_E.device if move_to_device else None,
+            device=self.input_device if move_to_device else None,
         )
 
     def to_string(self, tokens: Any) -> str | list[str]:

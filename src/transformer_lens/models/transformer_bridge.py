@@ -7,25 +7,25 @@ import os
 from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import transformer_lens.models.bridge_readout  # noqa: F401 - registers what is known of bridges
-from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint
+from transformer_lens.hooks.edits import Place
+from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import native_aliases
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
-from transformer_lens.models.hooked_transformer import Loss, Output
-from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.editing import Editing
 from transformer_lens.models.native_bridge import NativeParts
-from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.models.running import Output, Running
 from transformer_lens.models.verification import Verification
 from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
@@ -40,7 +40,9 @@ _FLAGS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp
 NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
-class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProcessing, BridgeModule):
+class TransformerBridge(
+    Running, BridgeGenerating, Editing, BridgeWeights, BridgeProcessing, BridgeModule, CachingFlags
+):
     """A transformers model as it is, with the hook points of this library.
 
     Its logits are HF's to the last bit, but while hooks look at attention scores or patterns: then they are those of
@@ -188,6 +190,11 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
         """The transformers model."""
         return self.host.model
 
+    @property
+    def place(self) -> Place:  # type: ignore[override]
+        """Where the tokens of the running pass stand."""
+        return self.host.place
+
     # --- names ----------------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
@@ -205,7 +212,11 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             for name in names
             if name.startswith(f"{own}.")
         }
-        return {**below, **aliases}
+        decoder = {}
+        if self.host.anatomy.encoder:
+            own = [name for name in names if name.startswith("blocks.")]
+            decoder = {f"decoder_{name.replace('.attn.', '.self_attn.')}": name for name in own}
+        return {**decoder, **below, **aliases}
 
     @property
     def _hook_registry(self) -> dict[str, HookPoint]:
@@ -319,39 +330,6 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             raise ValueError(f"{argument} is from {-n_layers} to {n_layers}, for this model's layers; got {layer}.")
         return layer % n_layers if layer < 0 else layer
 
-    def _tokens_of(
-        self, input: Any, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Token ids or embeddings, and which positions are tokens rather than padding (None: all)."""
-        if not isinstance(input, Tensor):
-            encoded = self.codec.encode(
-                input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.device
-            )
-            if mask is None and not bool(encoded.attention_mask.all()):
-                mask = encoded.attention_mask
-            return encoded.tokens, None, mask
-        if input.is_floating_point():
-            if input.ndim != 3:
-                raise ValueError(f"Embeddings have shape [batch, pos, d_model]; got {tuple(input.shape)}.")
-            return None, input, mask
-        tokens = input[None] if input.ndim == 1 else input
-        if tokens.ndim != 2:
-            raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
-        tokens = tokens.to(self.device)
-        if mask is None and self.tokenizer is not None:
-            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
-        return tokens, None, mask
-
-    def _mask_shown_by(
-        self, tokens: Tokens, prepend_bos: bool | None, padding_side: PaddingSide | None
-    ) -> Int[Tensor, "batch pos"] | None:
-        # Bare ids carry no mask: left padding must be found; see HookedTransformer.
-        left = (padding_side or self.codec.padding_side) == "left"
-        if not left and tokens.shape[0] == 1:
-            return None
-        mask = self.codec.attention_mask(tokens, prepend_bos=self._prepends(prepend_bos), padding_side="left")
-        return mask if mask is None or left or bool(mask[:, 0].any()) else None
-
     def _mask_inputs(self, mask: Tensor | None, length: int) -> dict[str, Tensor]:
         if mask is None:
             return {}
@@ -360,71 +338,10 @@ class TransformerBridge(TextMethods, BridgeGenerating, BridgeWeights, BridgeProc
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -length:]
         return inputs
 
-    def loss_fn(
-        self,
-        logits: Float[Tensor, "batch pos d_vocab"],
-        tokens: Int[Tensor, "batch pos"],
-        attention_mask: Int[Tensor, "batch pos"] | None = None,
-        per_token: bool = False,
-    ) -> Loss:
-        """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
-        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
-
-    def run_with_cache(
-        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
-    ) -> tuple[Any, Any]:
-        """What the model returns, and its activations as an ActivationCache (or a plain dict).
-
-        Args:
-            model_args: as for `forward`.
-            return_cache_object: False gives a plain dict.
-            remove_batch_dim: drop the batch axis, which must be 1.
-            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
-                incl_bwd, …).
-        """
-        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
-        if not return_cache_object:
-            return output, store
-        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)
-
-    def to_tokens(
-        self,
-        input: Text,
-        prepend_bos: bool | None = USE_DEFAULT_VALUE,
-        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
-        move_to_device: bool = True,
-        truncate: bool = True,
-    ) -> Int[Tensor, "batch pos"]:
-        """Token ids of a text (batch 1) or of several, padded to one length. See `TextCodec.to_tokens`."""
-        return self.codec.to_tokens(
-            input,
-            prepend_bos=self._prepends(prepend_bos),
-            padding_side=padding_side,
-            truncate=truncate,
-            device=self.device if move_to_device else None,
-        )
-
-    # --- flags ----------------------------------------------------------------------------------------------------
-
-    def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether caching everything stores each head's output (naming its hook always works)."""
-        self.cfg.use_attn_result = use_attn_result
-
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether caching everything stores separate q, k and v inputs (naming their hooks always works)."""
-        if use_split_qkv_input and self.cfg.use_attn_in:
-            raise ConfigurationError("use_attn_in is on: one input for all three, or one for each, not both.")
-        self.cfg.use_split_qkv_input = use_split_qkv_input
-
-    def set_use_attn_in(self, use_attn_in: bool) -> None:
-        """Whether caching everything stores the attention input of each head (naming its hook always works)."""
-        if use_attn_in and self.cfg.use_split_qkv_input:
-            raise ConfigurationError("use_split_qkv_input is on: one input for all three, or one for each, not both.")
-        self.cfg.use_attn_in = use_attn_in
-
-    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
-        self.cfg.use_hook_mlp_in = use_hook_mlp_in
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs must be."""
+        return self.device
 
 
 def build_bridge_from_module(

@@ -93,12 +93,13 @@ class Verifier:
         return Verification(type(model).__name__, known, tuple(checks), dict(self.untrusted), len(self.slots))
 
     def screen(self) -> dict[str, str]:
-        """Hook points that go wrong in a few passes over all layers -> how. Copies are shown where HF edits in place."""
+        """Hook points that go wrong in a few passes over all layers -> how. Where HF edits in place, copies show."""
         with torch.no_grad():
             bare = logits_of(self.host.model(**self.inputs))
             with self.host.eager(True):
                 eager = logits_of(self.host.model(**self.inputs))
-        assert bare is not None and eager is not None
+        assert bare is not None
+        assert eager is not None
         names = [name for name, slot in self.slots.items() if self.can_be_hooked(slot)]
         inner = [name for name in names if self.slots[name].site.needs_eager]
         self._find_bad([name for name in names if name not in inner], bare)
@@ -248,7 +249,7 @@ def leave_out_untrusted(bridge: Any) -> None:
             kept.append(slot)
     bridge.host.slots[:] = kept
     bridge.setup()
-    reasons = sorted({why for why in bad.values()})
+    reasons = sorted(set(bad.values()))
     warnings.warn(
         f"{len(bad)} hook points of this {type(bridge.host.model).__name__} are left out, as they cannot be trusted: "
         f"{_some(bad)} ({'; '.join(reasons)[:300]}).",

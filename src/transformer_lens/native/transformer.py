@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
+from transformer_lens.hooks.edits import Place
+from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import bridge_aliases
 from transformer_lens.native.activations import apply_softcap
 from transformer_lens.native.block import TransformerBlock
@@ -29,7 +31,7 @@ OF_ENCODER_DECODERS = (
 OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
 
-class NativeTransformer(StackedWeights, HookedRootModule):
+class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
     """Embedding, blocks, final norm, unembedding; from token ids or a residual stream to a stream or logits."""
 
     cfg: HookedTransformerConfig
@@ -85,6 +87,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         frame: Frame,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
         """The stream entering block 0, and position embeddings that go to queries and keys instead (shortformer)."""
+        self._note_place(frame)
         if embeddings is None:
             if tokens is None:
                 raise ValueError("Either tokens or embeddings must be given.")
@@ -102,6 +105,10 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         if self.cfg.positional_embedding_type == "shortformer":
             return embedded, position
         return embedded + position, None
+
+    def _note_place(self, frame: Frame) -> None:
+        if self.edits:  # only they ask
+            self.place = Place(frame.offset, frame.real)
 
     def position_beside(self, frame: Frame, batch: int) -> Float[Tensor, "batch pos d_model"] | None:
         """Position embeddings that go to queries and keys instead of the stream (shortformer models only)."""
@@ -129,6 +136,7 @@ class NativeTransformer(StackedWeights, HookedRootModule):
             past_kv: for each layer of the model what holds its earlier keys and values.
             layers: which layers.
         """
+        self._note_place(frame)
         entries: Sequence[LayerPast | None] = [None] * self.cfg.n_layers if past_kv is None else past_kv
         for block, entry in zip(self.blocks[layers], entries[layers], strict=True):
             if self.cfg.n_devices > 1:
@@ -171,28 +179,6 @@ class NativeTransformer(StackedWeights, HookedRootModule):
         return max(looked, default=0)
 
     # --- flags --------------------------------------------------------------------------------------------------
-
-    def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether caching everything stores each head's output (naming its hook always works)."""
-        self.cfg.use_attn_result = use_attn_result
-
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether caching everything stores separate q, k and v inputs (naming their hooks always works)."""
-        if use_split_qkv_input and self.cfg.use_attn_in:
-            raise ConfigurationError("use_attn_in is on: one input for all three, or one for each, not both.")
-        self.cfg.use_split_qkv_input = use_split_qkv_input
-
-    def set_use_attn_in(self, use_attn_in: bool) -> None:
-        """Whether caching everything stores the attention input of each head (naming its hook always works)."""
-        if use_attn_in and self.cfg.use_split_qkv_input:
-            raise ConfigurationError("use_split_qkv_input is on: one input for all three, or one for each, not both.")
-        self.cfg.use_attn_in = use_attn_in
-
-    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """Whether caching everything stores the MLP input before ln2 (naming its hook always works)."""
-        if use_hook_mlp_in and self.cfg.attn_only:
-            raise ConfigurationError("use_hook_mlp_in has no effect: this model is attention-only.")
-        self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
     def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
         """Whether key and value hooks see one entry for each query head, under grouped-query attention."""

@@ -8,8 +8,8 @@ about this prompt (Chan et al. 2022, "Causal scrubbing"; Wang et al. 2022, arXiv
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.errors import UnknownNameError
-from transformer_lens.patching.interventions import Intervention
+from transformer_lens.hooks.interventions import Intervention, Value
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import At
 from transformer_lens.patching.sweep import sweep
+from transformer_lens.patching.values import MeanOf, Resampled
 
 Method = Literal["zero", "mean", "resample"]
 PartKind = Literal["heads", "attn", "mlps", "layers", "neurons"]
@@ -200,30 +201,26 @@ class _Silence:
             )
         if method != "zero" and self.same and self.n_rows == 1:
             raise ValueError(f'method="{method}" over a single prompt changes nothing: give a batch, or a reference.')
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
 
     def interventions(self, parts: Sequence[Part]) -> list[list[Intervention]]:
         """For each part what silences it."""
         places = [self._places(part) for part in parts]
         hooks = sorted({place.hook for found in places for place in found})
-        values = {} if self.method == "zero" else self._values(hooks)
-        return [
-            [Intervention(p.hook, values.get(p.hook, "zero"), pos=p.pos, head=p.head, neuron=p.neuron) for p in found]
-            for found in places
-        ]
+        value: Value = "zero" if self.method == "zero" else self._values(hooks)
+        return [[replace(place, value=value) for place in found] for found in places]
 
-    def _values(self, hooks: list[str]) -> dict[str, dict[str, Tensor]]:
+    def _values(self, hooks: list[str]) -> Mapping[str, Tensor]:
         _, cache = self.model.run_with_cache(
             self.reference, names_filter=hooks, return_type=None, return_cache_object=False
         )
-        count = self.reference.shape[0]
         if self.method == "mean":
-            return {hook: {hook: cache[hook].mean(0, keepdim=True)} for hook in hooks}
-        shifts = torch.randint(1, count, (self.n_rows,), generator=self.generator) if self.same else None
-        rows = torch.randint(0, count, (self.n_rows,), generator=self.generator)
-        if shifts is not None:  # never the row itself
-            rows = (torch.arange(self.n_rows) + shifts) % count
-        return {hook: {hook: cache[hook][rows.to(cache[hook].device)]} for hook in hooks}
+            return MeanOf(cache)
+        if self.same:
+            return Resampled(cache, self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = torch.randint(0, self.reference.shape[0], (self.n_rows,), generator=generator)
+        return {hook: cache[hook][rows.to(cache[hook].device)] for hook in hooks}
 
     def _places(self, part: Part) -> list[Intervention]:
         label, pos = (part, None) if isinstance(part, str) else (part.label, part.pos)

@@ -16,11 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.hooks import HookPoint, reads_only
-from transformer_lens.patching.nodes import Nodes
+from transformer_lens.patching.nodes import Nodes, UndefinedPathError, final_hook
 
 Written = Float[Tensor, "batch pos sender d_model"]
 EdgeWeights = Float[Tensor, "row sender receiver"]
 Hook = tuple[str, Callable[..., Any]]
+Tell = Callable[[int, Tensor], None]
+SLACK = 0.05  # of the largest number in the stream; half precision adds up to a few hundredths
 
 
 class Writers:
@@ -38,24 +40,36 @@ class Writers:
         self.model, self.nodes = model, nodes
         self._waiting: dict[int, Tensor] = {}
 
-    def hooks(self, tell: Callable[[Float[Tensor, "batch pos some d_model"]], None]) -> list[Hook]:
-        """Hooks that call `tell` with what each sender or group of senders writes, in the order of senders."""
-
-        @reads_only
-        def one(tensor: Tensor, hook: HookPoint) -> None:
-            tell(tensor.unsqueeze(2))
-
-        hooks: list[Hook] = [("blocks.0.hook_resid_pre", one)]
+    def hooks(self, tell: Tell) -> list[Hook]:
+        """Hooks that call `tell` with the place of a sender, or of the first of several, and what they write."""
+        hooks, place = [("blocks.0.hook_resid_pre", self._one(0, tell))], 1
         for layer in range(self.nodes.n_layers):
-            hooks += self._heads(layer, tell)
+            hooks += self._heads(layer, place, tell)
+            place += self.nodes.n_heads
             if self.nodes.has_mlps:
-                hooks.append((f"blocks.{layer}.hook_mlp_out", one))
+                hooks.append((f"blocks.{layer}.hook_mlp_out", self._one(place, tell)))
+                place += 1
         return hooks
 
-    def _heads(self, layer: int, tell: Callable[[Tensor], None]) -> list[Hook]:
+    def constant(self) -> Float[Tensor, "d_model"]:
+        """What the model adds to the stream whatever it reads: b_O, where no norm follows."""
+        layers = [layer for layer in range(self.nodes.n_layers) if not self._normed(layer)]
+        biases = [self.model.blocks[layer].attn.b_O.detach() for layer in layers]
+        return torch.stack(biases).sum(0) if biases else torch.zeros(self.model.cfg.d_model)
+
+    def _normed(self, layer: int) -> bool:
+        return f"blocks.{layer}.ln1_post.hook_scale" in self.model.hook_dict
+
+    def _one(self, place: int, tell: Tell) -> Callable[..., None]:
+        @reads_only
+        def see(tensor: Tensor, hook: HookPoint) -> None:
+            tell(place, tensor.unsqueeze(2))
+
+        return see
+
+    def _heads(self, layer: int, place: int, tell: Tell) -> list[Hook]:
         attn = self.model.blocks[layer].attn
-        scale = f"blocks.{layer}.ln1_post.hook_scale"
-        normed = scale in self.model.hook_dict
+        scale, normed = f"blocks.{layer}.ln1_post.hook_scale", self._normed(layer)
 
         @reads_only
         def see_z(z: Tensor, hook: HookPoint) -> None:
@@ -63,14 +77,14 @@ class Writers:
             if normed:
                 self._waiting[layer] = written + attn.b_O.detach() / self.nodes.n_heads
             else:
-                tell(written)
+                tell(place, written)
 
         @reads_only
         def see_scale(divisor: Tensor, hook: HookPoint) -> None:
             written = self._waiting.pop(layer)
             if str(self.model.cfg.normalization_type).startswith("LN"):
                 written = written - written.mean(-1, keepdim=True)
-            tell(written / divisor.unsqueeze(2) * self.model.blocks[layer].ln1_post.w.detach())
+            tell(place, written / divisor.unsqueeze(2) * self.model.blocks[layer].ln1_post.w.detach())
 
         return [(f"blocks.{layer}.attn.hook_z", see_z), *([(scale, see_scale)] if normed else [])]
 
@@ -79,6 +93,9 @@ class Writers:
 def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Written:
     """What every sender writes in the run of `tokens`; their sum is the final stream, but for b_O.
 
+    Raises:
+        UndefinedPathError: it is not (something else writes into this model's stream, or changes it).
+
     Example:
         >>> from transformer_lens import HookedTransformer
         >>> model = HookedTransformer.from_pretrained("demo")
@@ -86,9 +103,18 @@ def written(model: Any, tokens: Int[Tensor, "batch pos"], nodes: Nodes) -> Writt
         >>> written(model, tokens, Nodes.of(model)).shape  # the input, and 4 layers of 4 heads and an MLP
         torch.Size([1, 6, 21, 128])
     """
-    found: list[Tensor] = []
-    model.run_with_hooks(tokens, return_type=None, fwd_hooks=Writers(model, nodes).hooks(found.append))
-    return torch.cat(found, 2)
+    found: dict[int, Tensor] = {}
+    writers, final = Writers(model, nodes), final_hook(nodes.n_layers - 1)
+    with model.hooks(fwd_hooks=writers.hooks(found.__setitem__)):
+        _, cache = model.run_with_cache(tokens, names_filter=final, return_type=None, return_cache_object=False)
+    parts = torch.cat([found[place] for place in sorted(found)], 2)
+    expected = cache[final] - writers.constant().to(parts)
+    if bool((parts.sum(2) - expected).abs().max() > SLACK * expected.abs().max()):
+        raise UndefinedPathError(
+            "What heads and MLPs write does not add up to this model's stream, so its edges are not known: something "
+            "else writes into it, or a norm stands in it."
+        )
+    return parts
 
 
 def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) -> list[Hook]:
@@ -104,13 +130,10 @@ def edge_hooks(model: Any, nodes: Nodes, source: Written, weights: EdgeWeights) 
     weights = weights.to(source)
     # What the other run writes less what this one does: [row, batch, pos, sender, d_model], filled as the pass goes on.
     missing = source.new_empty(rows, *source.shape)
-    filled = 0
 
-    def note(now: Tensor) -> None:
-        nonlocal filled
-        place = slice(filled, filled + now.shape[2])
+    def note(first: int, now: Tensor) -> None:
+        place = slice(first, first + now.shape[2])
         missing[..., place, :] = source[:, :, place] - now.unflatten(0, (rows, batch))
-        filled = place.stop
 
     def reading(columns: list[int], reads: int, heads: bool) -> Callable[..., Tensor]:
         each = weights[:, :reads, columns]

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import TransformerLensError, UnknownNameError, nearest
 
 
@@ -108,15 +109,7 @@ class Nodes:
         Raises:
             UndefinedPathError: the model lacks a hook point that edges need; says which.
         """
-        cfg = model.cfg
-        grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
-        nodes = cls(
-            n_layers=cfg.n_layers,
-            n_heads=cfg.n_heads,
-            n_key_heads=cfg.n_key_value_heads if grouped else cfg.n_heads,
-            has_mlps=not cfg.attn_only,
-            parallel=cfg.parallel_attn_mlp,
-        )
+        nodes = cls.by_configuration(model.cfg)
         needed = [*writing_hooks(nodes), *dict.fromkeys(receiver.hook for receiver in nodes.receivers)]
         missing = [name for name in needed if name not in model.hook_dict]
         if missing:
@@ -126,6 +119,18 @@ class Nodes:
                 "sweep, activation_patch, attribution_patch."
             )
         return nodes
+
+    @classmethod
+    def by_configuration(cls, cfg: HookedTransformerConfig) -> Nodes:
+        """The nodes that a configuration says, whether or not the model has all their hook points."""
+        grouped = None if cfg.ungroup_grouped_query_attention else cfg.n_key_value_heads
+        return cls(
+            n_layers=cfg.n_layers,
+            n_heads=cfg.n_heads,
+            n_key_heads=grouped or cfg.n_heads,
+            has_mlps=not cfg.attn_only,
+            parallel=cfg.parallel_attn_mlp,
+        )
 
     @cached_property
     def senders(self) -> tuple[Sender, ...]:

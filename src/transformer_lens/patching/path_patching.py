@@ -124,11 +124,7 @@ class _Places:
     """Where the labels of a model's senders and receivers are."""
 
     def __init__(self, model: Any):
-        cfg = model.cfg
-        self.model = model
-        grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
-        key_heads = cfg.n_key_value_heads if grouped else cfg.n_heads
-        self.nodes = Nodes(cfg.n_layers, cfg.n_heads, key_heads, not cfg.attn_only, cfg.parallel_attn_mlp)
+        self.model, self.nodes = model, Nodes.by_configuration(model.cfg)
 
     def sender(self, node: Node) -> _Sending:
         label, pos = _split(node)

@@ -79,5 +79,5 @@ def fingerprint(tokens: Tensor, cells: Sequence[Cell]) -> str:
     return digest.hexdigest()
 
 
-def _plain(index: int | Sequence[int] | None) -> int | list[int] | None:
-    return index if index is None or isinstance(index, int) else [int(i) for i in index]
+def _plain(index: int | Sequence[int] | str | None) -> int | list[int] | str | None:
+    return index if index is None or isinstance(index, int | str) else [int(i) for i in index]

@@ -16,8 +16,8 @@ def layer_activations(
     model: Any,
     tokens: Int[Tensor, "example pos"],
     name: str = "resid_post",
-    positions: int | Int[Tensor, "example"] = -1,
     *,
+    positions: int | Int[Tensor, "example"] = -1,
     batch_size: int = 32,
 ) -> Float[Tensor, "layer example width"]:
     """One activation at one position of each example, for every layer.

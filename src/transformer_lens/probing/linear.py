@@ -99,6 +99,7 @@ def fit_probe(
     features: Float[Tensor, "example feature"],
     labels: Shaped[Tensor, "example"],
     split: Split,
+    *,
     options: ProbeOptions | None = None,
 ) -> LinearProbe:
     """The probe fitted on one side of a split and scored on both.

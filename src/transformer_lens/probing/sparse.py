@@ -68,8 +68,8 @@ def fit_sparse_probe(
     features: Float[Tensor, "example feature"],
     labels: Int[Tensor, "example"],
     split: Split,
-    k: int,
     *,
+    k: int,
     by: Ranking = "mean_difference",
     options: ProbeOptions | None = None,
 ) -> SparseProbe:
@@ -104,4 +104,4 @@ def fit_sparse_probe(
         raise ValueError(f"A sparse probe is of classes: kind='logistic'; got {options.kind!r}.")
     telling = rank_features(features[split.train].detach().float(), labels[split.train], by)
     chosen = telling.topk(k).indices
-    return SparseProbe(chosen, fit_probe(features[:, chosen], labels, split, options))
+    return SparseProbe(chosen, fit_probe(features[:, chosen], labels, split, options=options))

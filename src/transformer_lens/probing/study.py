@@ -51,7 +51,8 @@ class ProbeStudy:
         if self.control is not None and self.selectivity is not None:
             lines |= {"control task": self.control, "selectivity": self.selectivity}
         lines["most frequent label"] = torch.full_like(self.accuracy, self.chance)
-        return viz.line_plot(lines, title=title, x_axis="layer", y_axis="accuracy")
+        layers = [str(layer) for layer in range(len(self.accuracy))]
+        return viz.line_plot(lines, x=layers, title=title, x_axis="layer", y_axis="accuracy")
 
     def _repr_html_(self) -> str:
         return self.picture().html()
@@ -97,12 +98,14 @@ def probe_layers(
     if features.ndim != 3:
         raise ValueError(f"features are [layer, example, feature]; got {tuple(features.shape)}.")
     split = grouped_split(groups, test_fraction, seed)
-    probes = [fit_probe(layer, labels, split, options) for layer in features]
+    probes = [fit_probe(layer, labels, split, options=options) for layer in features]
     control = None
     if types is not None:
         _check_types(types, split)
         drawn = [control_labels(types, labels, seed + draw) for draw in range(draws)]
-        scores = [[fit_probe(layer, random, split, options).test_score for layer in features] for random in drawn]
+        scores = [
+            [fit_probe(layer, random, split, options=options).test_score for layer in features] for random in drawn
+        ]
         control = torch.tensor(scores).mean(0)
     common = labels[split.train].mode().values
     chance = (labels[split.test] == common).float().mean().item()

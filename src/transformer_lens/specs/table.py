@@ -38,8 +38,8 @@ MECHANISMS = {
     "chunked attention": ("llama4", "llama4_text"),
 }  # fmt: skip
 
-# NOTE: true to what is there: the bridge has families with a spec; the resolver for all others is still to come.
-POINTER = "TransformerBridge will take it, over transformers' own forward pass, once its resolver is there."
+# NOTE: the bridge finds the parts of models without a spec by itself.
+POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
 
 
 def find_spec(config: HFConfig) -> Spec:

@@ -82,6 +82,7 @@ def logit_lens_table(
     value_name: str = "probability",
     scale: Scale = "auto",
     limits: Limits | None = None,
+    axes: tuple[str, str] = ("layer", "position"),
 ) -> Picture:
     """A table of the token that each layer predicts at each position, on the colour of its value.
 
@@ -94,6 +95,7 @@ def logit_lens_table(
         value_name: what the values are, with their unit.
         scale: see `heat_map`; a sequential scale runs from white at 0 to dark blue.
         limits: see `heat_map`.
+        axes: what rows and columns are, where they are no layers and positions of a prompt.
 
     Raises:
         TypeError: ``values`` is not a tensor or array of real numbers.
@@ -125,12 +127,13 @@ def logit_lens_table(
             "values": as_json_numbers(matrix),
             "tokens": prompt,
             "layers": names,
+            "axes": list(axes),
             "value_name": value_name,
             "scale": colours.json(),
         },
         size=(float(np.clip(1.8 + 0.68 * length, 4, 30)), float(np.clip(1.4 + 0.26 * layers, 2.4, 30))),
         draw=lambda figure: _draw_table(
-            figure, matrix, rows, colours, layers=names, prompt=prompt, value_name=value_name
+            figure, matrix, rows, colours, labels=(names, prompt), axis_titles=axes, value_name=value_name
         ),
     )
 
@@ -141,16 +144,16 @@ def _draw_table(
     rows: list[list[str]],
     colours: ColourScale,
     *,
-    layers: list[str],
-    prompt: list[str],
+    labels: tuple[list[str], list[str]],
+    axis_titles: tuple[str, str],
     value_name: str,
 ) -> None:
     axes = figure.subplots()
     image = draw_cells(axes, matrix, colours)
-    tick_labels(axes, layers, along="y")
-    tick_labels(axes, prompt, along="x")
+    tick_labels(axes, labels[0], along="y")
+    tick_labels(axes, labels[1], along="x")
     axes.xaxis.tick_top()
-    axis_names(axes, "prompt token", "layer")
+    axis_names(axes, axis_titles[1], axis_titles[0])
     axes.xaxis.set_label_position("top")
     colour_bar(figure, image, axes, value_name)
     for (layer, pos), value in np.ndenumerate(matrix):

@@ -24,6 +24,7 @@ from transformer_lens.wrapped.wiring import Wiring
 PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
 SOFTMAXES = {torch.softmax, functional.softmax, Tensor.softmax}
 JOINS = {torch.cat}
+WATCHED = PRODUCTS | SOFTMAXES | JOINS | {functional.scaled_dot_product_attention}
 
 
 class UnseenAttentionError(TransformerLensError, RuntimeError):
@@ -93,6 +94,8 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         """`func(*args, **kwargs)`, with the occupants in between."""
         kwargs = kwargs or {}
+        if func not in WATCHED or not self.waiting:
+            return func(*args, **kwargs)
         # NOTE: some linear layers multiply by a plain matrix (Falcon); queries and keys have four axes.
         if func in PRODUCTS and args[0].ndim == args[1].ndim == 4 and not self.multiplied:
             self.multiplied = True

@@ -33,8 +33,10 @@ class Columns:
     index: Int[Tensor, "*shape"]
     size: int
     strides: tuple[int, ...] | None = field(init=False)
+    start: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "start", int(self.index.flatten()[0]))
         object.__setattr__(self, "strides", _strides(self.index))
 
     @property
@@ -50,7 +52,7 @@ class Columns:
         return vector.as_strided(
             (*vector.shape[:-1], *self.index.shape),
             (*vector.stride()[:-1], *(stride * last for stride in self.strides)),
-            vector.storage_offset() + int(self.index.flatten()[0]) * last,
+            vector.storage_offset() + self.start * last,
         )
 
     def write(self, vector: Float[Tensor, "... size"], value: Float[Tensor, "..."]) -> Float[Tensor, "... size"]:

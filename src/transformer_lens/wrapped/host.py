@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from transformer_lens.errors import HookConflictError
+from transformer_lens.hooks.edits import Place
 from transformer_lens.wrapped.anatomy import Anatomy, Weights
 from transformer_lens.wrapped.sites import HeadInputs, SharedHeadInput, Slot
 from transformer_lens.wrapped.wiring import Wiring
@@ -35,6 +37,7 @@ class WrappedHost:
 
     Attributes:
         slots: the places where hook points stand, in the order in which a pass comes by.
+        place: where the tokens of the running pass stand, for hooks that ask.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy):
@@ -42,8 +45,10 @@ class WrappedHost:
         self.anatomy = anatomy
         self.weights = Weights(anatomy, model)
         self.slots: list[Slot] = []
+        self.place = Place()
         self._wiring: Wiring | None = None
         self._extra: list[int | None] = []
+        self._configs: tuple[PreTrainedModel | None, dict[int, Any]] = None, {}
 
     @contextmanager
     def wired(
@@ -70,9 +75,11 @@ class WrappedHost:
                 wiring.before(start.path, lambda _: start.stream)
             if stop_before is not None:
                 wiring.stop_before(stop_before)
+            if live:
+                wiring.at_start(self._note_place)
             for slot in live:
                 occupant = slot.occupant
-                if occupant is not None and self.has_module(slot.site.path):  # a client may have put another there
+                if occupant is not None and wiring.has(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
             with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
                 yield
@@ -86,6 +93,11 @@ class WrappedHost:
         # What is not loaded is fetched when it is needed, and inputs are moved where they must be.
         loaded = (parameter.device for parameter in self.model.parameters() if not parameter.is_meta)
         return next(loaded, torch.device("cpu"))
+
+    def _note_place(self, inputs: dict[str, Any]) -> None:
+        past = inputs.get("past_key_values")
+        first = past.get_seq_length() if isinstance(past, Cache) else 0
+        self.place = Place(first, inputs.get("attention_mask"))
 
     def _check_inputs(self, live: list[Slot]) -> None:
         split = {slot.layer for slot in live if isinstance(slot.site, HeadInputs)}
@@ -114,21 +126,13 @@ class WrappedHost:
             return self.anatomy.path_of_block(layer)
         return self.anatomy.path_after_blocks
 
-    def has_module(self, path: str) -> bool:
-        """Whether the model has a module at this path now."""
-        module: Any = self.model
-        for name in path.split("."):
-            module = module._modules.get(name)
-            if module is None:
-                return False
-        return True
-
     @contextmanager
     def eager(self, wanted: bool) -> Iterator[None]:
         """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
-        configs = (
-            {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)} if wanted else {}
-        )
+        if wanted and self._configs[0] is not self.model:
+            own = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)}
+            self._configs = self.model, own
+        configs = self._configs[1] if wanted else {}
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:
             for config in configs.values():

@@ -52,12 +52,9 @@ class NormPart(Site):
     def _through(self, output: Tensor, x: Tensor, occupants: dict[str, nn.Module], wiring: Wiring) -> Tensor:
         x = in_rows(x, wiring.inputs.get(self.block))
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        if self.centers:
-            wide = wide - wide.mean(-1, keepdim=True)
-        scale = new_scale = (wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
-        if "scale" in occupants:
-            new_scale = occupants["scale"](scale)
-        normalized = new_normalized = (wide / new_scale).to(x.dtype)
+        scale, divided = self._measured(wide)
+        new_scale = occupants["scale"](scale) if "scale" in occupants else scale
+        normalized = new_normalized = (divided if new_scale is scale else divided * (scale / new_scale)).to(x.dtype)
         if "normalized" in occupants:
             new_normalized = occupants["normalized"](normalized)
         if new_scale is scale and new_normalized is normalized:
@@ -67,3 +64,13 @@ class NormPart(Site):
         changed = (changed if b is None else changed + b).to(output.dtype).view(output.shape)
         same = torch.equal(new_scale, scale) and torch.equal(new_normalized, normalized)
         return keep_value(output, changed) if same else changed
+
+    def _measured(self, wide: Tensor) -> tuple[Tensor, Tensor]:
+        """What the norm divides by, and what it has divided."""
+        if self.centers and not wide.requires_grad:  # ten times as fast, and its scale has no gradient
+            divided, _, inverse = torch.native_layer_norm(wide, wide.shape[-1:], None, None, self.eps)
+            return inverse.reciprocal(), divided
+        if self.centers:
+            wide = wide - wide.mean(-1, keepdim=True)
+        scale = (wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        return scale, wide / scale

@@ -234,6 +234,37 @@ def _each_by_its_own(
 
 
 @dataclass
+class BranchInput(Site):
+    """The stream as the MLP reads it before a norm that it shares with attention.
+
+    HF norms the stream once for both, so an edited branch is normed anew, for the MLP alone.
+
+    Attributes:
+        path: the MLP.
+        norm: the norm that both share.
+    """
+
+    path: str
+    norm: str
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        wiring.remember(self.norm)
+        norm = wiring.module(self.norm)
+
+        def through(normed: Tensor) -> Tensor:
+            stream = wiring.inputs[self.norm]
+            new = occupant(stream)
+            if new is stream:
+                return normed
+            # NOTE: forward, not a call: hooks on the norm are to see what attention reads.
+            changed = norm.forward(new)
+            return keep_value(normed, changed) if torch.equal(new, stream) else changed
+
+        wiring.before(self.path, through)
+
+
+@dataclass
 class SharedHeadInput(Site):
     """The stream as each head reads it, one for its query, key and value.
 

@@ -12,7 +12,6 @@ from transformer_lens.wrapped.tensors import main_input, main_output, with_input
 
 Change = Callable[[Tensor], Tensor]
 Mode = TypeVar("Mode", bound=TorchFunctionMode)
-ChangeKnowing = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error: it ends a pass early
@@ -41,24 +40,53 @@ class Wiring:
         self.shared: dict[Any, Any] = {}
         self.handles: list[Any] = []
         self._modes: list[TorchFunctionMode] = []
+        self._modules: dict[str, nn.Module | None] = {}
+        self._before: dict[str, list[Change]] = {}
+        self._after: dict[str, list[tuple[Any, bool]]] = {}
 
     def module(self, path: str) -> nn.Module:
-        """The module at a path."""
-        return self.model.get_submodule(path)
+        """The module at a path.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        module = self._found(path)
+        if module is None:
+            raise AttributeError(f"{type(self.model).__name__} has no module {path}.")
+        return module
+
+    def has(self, path: str) -> bool:
+        """Whether the model has a module at this path now."""
+        return self._found(path) is not None
+
+    def _found(self, path: str) -> nn.Module | None:
+        if path not in self._modules:
+            # NOTE: get_submodule does the same at five times the cost, and a pass asks for hundreds.
+            module: nn.Module | None = self.model
+            for name in path.split("."):
+                module = None if module is None else module._modules.get(name)
+            self._modules[path] = module
+        return self._modules[path]
 
     def before(self, path: str, change: Change) -> None:
         """Let `change` see, and return, the first input of a module."""
+        changes = self._before.setdefault(path, [])
+        changes.append(change)
+        if len(changes) > 1:  # one torch hook for all that happens at one place
+            return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given = main_input(args, kwargs)
             if given is None:
                 return None
-            new = change(given)
+            new = given
+            for seen in changes:
+                new = seen(new)
             return None if new is given else with_input(args, kwargs, new)
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, path: str, change: Change | ChangeKnowing, knows_input: bool = False) -> None:
+    def after(self, path: str, change: Callable[..., Tensor], knows_input: bool = False) -> None:
         """Let `change` see, and return, the output of a module (the first, if there are several).
 
         Args:
@@ -66,12 +94,19 @@ class Wiring:
             change: called with the output, and the module's first input if `knows_input`.
             knows_input: see there.
         """
+        changes = self._after.setdefault(path, [])
+        changes.append((change, knows_input))
+        if len(changes) > 1:
+            return
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = main_output(output)
             if given is None:
                 return None
-            new = change(given, *([main_input(args, kwargs)] if knows_input else []))
+            new = given
+            entered = main_input(args, kwargs)
+            for seen, knows in changes:
+                new = seen(new, entered) if knows and entered is not None else seen(new)
             return None if new is given else with_output(output, new)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
@@ -87,6 +122,14 @@ class Wiring:
             return tensor
 
         self.before(path, keep)
+
+    def at_start(self, see: Callable[[dict[str, Any]], None]) -> None:
+        """Let `see` look at the keyword arguments of each pass before it begins."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(kwargs)
+
+        self.handles.append(self.model.register_forward_pre_hook(hook, with_kwargs=True))
 
     def stop_before(self, path: str) -> None:
         """End the pass where this module would be called."""
@@ -107,16 +150,14 @@ class Wiring:
             self._modes.append(mode)
             entered.append(mode)
 
-        def done(module: nn.Module, args: Any, output: Any) -> None:
-            check(entered[-1])
-
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if entered:
-                entered.pop()
+                mode = entered.pop()
                 self._modes.pop().__exit__(None, None, None)
+                if output is not None:  # else the module raised
+                    check(mode)
 
         self.handles.append(module.register_forward_pre_hook(enter))
-        self.handles.append(module.register_forward_hook(done))
         self.handles.append(module.register_forward_hook(leave, always_call=True))
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ function table(body, data, tip) {
   legend(body, data.scale, data.value_name, values);
   const made = element(element(body, "div", "tlv-scroll"), "table", "tlv-table");
   const head = element(element(made, "thead"), "tr");
-  element(head, "th", "", "layer");
+  element(head, "th", "", data.axes[0]);
   data.tokens.forEach((token) => (element(head, "th", "", token).scope = "col"));
   const rows = element(made, "tbody");
   const width = data.tokens.length;
@@ -49,7 +49,7 @@ function table(body, data, tip) {
       const cell = element(line, "td", "", data.top[index]);
       paintBackground(cell, data.scale, values[index]);
       cell.addEventListener("pointermove", (event) => {
-        const where = "layer " + layer + ", position " + column + ": " + data.tokens[column];
+        const where = data.axes[0] + " " + layer + ", " + data.axes[1] + " " + column + ": " + data.tokens[column];
         const value = data.value_name + ": " + shown(values[index]);
         tip.show([where, "top token: " + data.top[index], value], event.clientX, event.clientY);
       });

@@ -6,7 +6,6 @@ there is never more than what changes in one layer beyond the state itself, and 
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -45,19 +44,10 @@ class Part(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    def room(self, name: str) -> Tensor:
-        """Where a new value of this tensor may be written (`out=`): its own memory if that is new already, or more."""
-        return self._tensors[name] if name in self.changed else _room_for(self[name])
-
-
-def _room_for(tensor: Tensor) -> Tensor:
-    if tensor.device.type != "cpu":
-        return torch.empty_like(tensor)
-    # NOTE: NumPy asks the system for large pages, torch does not: to touch memory for the first time, most of what
-    # processing costs, takes half as long.
-    kind = np.float64 if tensor.dtype == torch.float64 else np.float32
-    layout = torch.empty_like(tensor, device="meta").stride()
-    return torch.from_numpy(np.empty(tensor.numel(), kind)).as_strided(tensor.shape, layout)
+    def room(self, name: str) -> Tensor | None:
+        """Where a new value of this tensor may be written (`out=`): its own memory, if that is already a new one."""
+        # NOTE: no large pages here (NumPy would ask for them). On a busy virtual machine they took four times as long.
+        return self._tensors[name] if name in self.changed else None
 
 
 Step = Callable[[Part], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,19 +12,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
-from transformer_lens.specs.reading import HFConfig
+from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Weight
 from transformer_lens.wrapped.anatomy import Anatomy
-from transformer_lens.wrapped.places import EndPlaces, LayerPlaces
+from transformer_lens.wrapped.places import EndPlaces, LayerPlaces, NormPlace
 from transformer_lens.wrapped.resolver import roles
 from transformer_lens.wrapped.resolver.layers import ResolvedLayer, layer_of
 from transformer_lens.wrapped.resolver.probe import Probe, eager
-from transformer_lens.wrapped.resolver.stacks import Ends, Stack, ends_of, main_stack
+from transformer_lens.wrapped.resolver.stacks import Ends, Stack, encoder_beside, ends_of, main_stack, norm_after
 
 BATCH, POSITIONS, ENCODER_POSITIONS = 2, 6, 7
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads", "multi_query_group_num")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "context_length",
             "max_target_positions", "seq_length")  # fmt: skip
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
 # NOTE: a model that names no context length has no limit of its own (state spaces).
 NO_LIMIT = 1 << 30
 
@@ -39,6 +41,8 @@ class ResolvedAnatomy(Anatomy):
         layers: what is known of each layer.
         around: what stands before and after them.
         inputs: the inputs of that pass.
+        encoder_layers: the layers of an encoder beside them.
+        norm_of_encoder: the norm after those.
     """
 
     name: str
@@ -47,6 +51,8 @@ class ResolvedAnatomy(Anatomy):
     layers: list[ResolvedLayer]
     around: Ends
     inputs: Mapping[str, Tensor] = field(repr=False)
+    encoder_layers: tuple[LayerPlaces, ...] = ()
+    norm_of_encoder: NormPlace | None = None
 
     def __post_init__(self) -> None:
         self.shared = set()
@@ -71,6 +77,16 @@ class ResolvedAnatomy(Anatomy):
     def ends(self) -> EndPlaces:
         """See `Anatomy.ends`."""
         return self.around.places
+
+    @property
+    def encoder(self) -> tuple[LayerPlaces, ...]:
+        """See `Anatomy.encoder`."""
+        return self.encoder_layers
+
+    @property
+    def encoder_norm(self) -> NormPlace | None:
+        """See `Anatomy.encoder_norm`."""
+        return self.norm_of_encoder
 
     def rule(self, ours: str, layer: int = 0) -> Weight | None:
         """See `Anatomy.rule`."""
@@ -133,7 +149,25 @@ def resolve(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Reso
     config = HFConfig(fields)
     cfg = _cfg(model, config, layers, around, probe, stack)
     cfg = replace(cfg, model_name=name, n_ctx=n_ctx or cfg.n_ctx)
-    return ResolvedAnatomy(type(model).__name__, config, cfg, layers, around, inputs)
+    encoder: tuple[LayerPlaces, ...] = ()
+    encoder_norm = None
+    if model.config.is_encoder_decoder:
+        beside = encoder_beside(probe, stack)
+        if beside is not None:
+            places = [layer_of(probe, call, factors, key_heads).places for call in beside.layers]
+            encoder = tuple(_without_weights(place) for place in places)
+            encoder_norm = norm_after(probe, beside)
+    return ResolvedAnatomy(type(model).__name__, config, cfg, layers, around, inputs, encoder, encoder_norm)
+
+
+def _without_weights(places: LayerPlaces) -> LayerPlaces:
+    """A layer of an encoder: where things are; its weights have no canonical names."""
+    norms = {name: replace(norm, eps=None) for name, norm in places.norms.items()}
+    attn = places.attn
+    if attn is not None:
+        own = {name: replace(norm, eps=None) for name, norm in attn.norms.items()}
+        attn = replace(attn, has_result=False, norms=own)
+    return replace(places, norms=norms, attn=attn)
 
 
 def logits_of(output: Any) -> Tensor | None:
@@ -143,7 +177,16 @@ def logits_of(output: Any) -> Tensor | None:
 
 
 def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
-    """A few token ids, none with a meaning of its own, as the arguments of a model's forward pass."""
+    """A few token ids, none with a meaning of its own, as the arguments of a model's forward pass.
+
+    Raises:
+        UnsupportedModelError: it takes none.
+    """
+    takes = inspect.signature(model.forward).parameters
+    if "input_ids" not in takes:
+        raise UnsupportedModelError(f"{type(model).__name__} takes no token ids, so it is no language model.")
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    options = {"use_cache": False} if any_keyword or "use_cache" in takes else {}
     vocabulary = model.config.get_text_config(decoder=True).to_dict().get("vocab_size") or 64
     special = set(_special_ids(model.config.to_dict()))
     plain = [token for token in range(3, min(int(vocabulary), 4000)) if token not in special]
@@ -155,8 +198,8 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
         return torch.tensor(plain)[chosen % len(plain)].view(BATCH, length).to(device)
 
     if model.config.is_encoder_decoder:
-        return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), "use_cache": False}
-    return {"input_ids": some(POSITIONS), "use_cache": False}
+        return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), **options}
+    return {"input_ids": some(POSITIONS), **options}
 
 
 def _special_ids(fields: Mapping[str, Any]) -> Iterator[int]:
@@ -176,10 +219,12 @@ def _cfg(
     heads = attentions[0].heads if attentions else 0
     key_heads = attentions[0].key_heads if attentions else 0
     norms = [norm for layer in layers for norm in layer.places.norms.values() if norm.eps is not None]
+    d_heads = [layer.sizes["d_head"] for layer in layers if "d_head" in layer.sizes]
+    activations = [config[name] for name in _ACTIVATIONS if isinstance(config.get(name), str)]
     first, logits = layers[0], logits_of(probe.output)
     d_model = 0 if stack.layers[0].given is None else stack.layers[0].given.shape[-1]
     tables = [call for call in probe.calls if call.path == around.places.embed]
-    vocabulary = int(tables[0].module.weight.shape[0]) if tables else int(config.get("vocab_size") or 0)
+    vocabulary = len(next(tables[0].module.parameters())) if tables else int(config.get("vocab_size") or 0)
     names, places = first.places.norms.keys(), around.places
     cores = [call.core for call in probe.within(stack.layers[0]) if call.core is not None]
     pattern = cores[0].pattern if cores else None
@@ -187,7 +232,7 @@ def _cfg(
     rotates = any(roles.ROTARY.search(call.kind) for call in probe.calls)
     return TransformerBridgeConfig(
         d_model=d_model,
-        d_head=next((layer.sizes["d_head"] for layer in layers if "d_head" in layer.sizes), d_model // heads if heads else 0),
+        d_head=next(iter(d_heads), d_model // heads if heads else 0),
         n_heads=heads,
         n_key_value_heads=None if key_heads == heads else key_heads,
         n_layers=len(layers),
@@ -195,8 +240,7 @@ def _cfg(
         d_mlp=next((layer.sizes["d_mlp"] for layer in layers if "d_mlp" in layer.sizes), 0),
         d_vocab=vocabulary,
         d_vocab_out=vocabulary if logits is None else logits.shape[-1],
-        act_fn=str(next((config[name] for name in ("hidden_act", "hidden_activation", "activation_function", "activation")
-                         if isinstance(config.get(name), str)), "unknown")),
+        act_fn=next(iter(activations), "unknown"),
         normalization_type=None if not norms else "LN" if norms[0].centers else "RMS",
         eps=norms[0].eps if norms and norms[0].eps is not None else 1e-5,
         gated_mlp=any(layer.places.mlp is not None and "gate" in layer.places.mlp.reads for layer in layers),

@@ -17,9 +17,9 @@ from transformer_lens.wrapped.resolver.norms import norm_place
 from transformer_lens.wrapped.resolver.probe import Call, Core
 
 Rules = dict[str, Weight]
-_QUERY = "(head d_head) d_model -> head d_model d_head"
-_KEY = "(kv d_head) d_model -> kv d_model d_head"
-_VALUE = "(kv d_value) d_model -> kv d_model d_value"
+_QUERY = "(head d_head) d_read -> head d_read d_head"
+_KEY = "(kv d_head) d_read -> kv d_read d_head"
+_VALUE = "(kv d_value) d_read -> kv d_read d_value"
 _OUT = "d_model (head d_value) -> head d_value d_model"
 
 
@@ -96,9 +96,9 @@ def _has_sinks(core: Core) -> bool:
 
 def _inner(core: Core, rotates: bool) -> tuple[Inner, ...]:
     parts: list[Inner] = []
-    if rotates and core.query is not None and core.key is not None:
+    if rotates and core.query is not None and core.key is not None and not core.folded:
         parts += ["rot_q", "rot_k"]
-    if core.pattern is not None and core.softmaxes == 1:
+    if core.pattern is not None and core.softmaxes == 1 and not core.folded:
         parts += ["attn_scores", "pattern"]
     return tuple(parts)
 
@@ -117,12 +117,14 @@ def _reads(
              for x, pattern in (("q", roles.QUERY), ("k", roles.KEY), ("v", roles.VALUE))}  # fmt: skip
     if all(call is not None for call in named.values()) and d_head:
         key = named["k"]
-        assert key is not None and key.made is not None
+        assert key is not None
+        assert key.made is not None
         kv = key.made.shape[-1] // d_head
         widths = {"q": (heads, d_head), "k": (kv, d_head), "v": (kv, d_value)}
         reads = {}
         for x, call in named.items():
-            assert call is not None and call.made is not None
+            assert call is not None
+            assert call.made is not None
             count, width = widths[x]
             if call.made.shape[-1] != count * width or count == 0:
                 continue
@@ -135,35 +137,58 @@ def _reads(
     fused = next((call for call in linears if roles.FUSED.fullmatch(call.leaf)), None)
     kv = key_heads or heads
     if fused is not None and d_head:
-        columns_of = _split(core, fused, heads, kv)
+        splits = (_split(core, fused, heads, count) for count in (kv, 1, heads))
+        columns_of, order = next((split for split in splits if split[0]), ({}, ""))
         if columns_of:
-            return (
-                {x: Projection(fused.path, columns, fused.made_changed, alone=False) for x, columns in columns_of.items()},
-                heads, columns_of["k"].index.shape[0],
-            )  # fmt: skip
+            kv = columns_of["k"].index.shape[0]
+            found.sizes |= {"head": heads, "kv": kv, "d_head": d_head, "d_value": d_head}
+            _rules_of_fused(fused, order, found, prefix)
+            changed = fused.made_changed
+            reads = {x: Projection(fused.path, columns_of[x], changed, alone=False) for x in columns_of}
+            return reads, heads, kv
     return {}, heads, kv if heads % kv == 0 else heads
 
 
 def _rules_of_reads(named: dict[str, Call | None], found: Found, prefix: str) -> None:
     for x, axes in (("q", _QUERY), ("k", _KEY), ("v", _VALUE)):
         call = named[x]
-        assert call is not None and call.given is not None
+        assert call is not None
+        assert call.given is not None
         add_linear(found, call, f"{prefix}W_{x.upper()}", axes, bias=f"{prefix}b_{x.upper()}")
+
+
+def is_turned(call: Call) -> bool | None:
+    """Whether a linear layer keeps its matrix as [in, out]; None: it does not compute what a plain one would."""
+    weight, bias = call.module._parameters["weight"], call.module._parameters.get("bias")
+    if weight is None or call.given is None or call.made is None or not weight.is_floating_point():
+        return None
+    size, read = call.made.shape[-1], call.given.shape[-1]
+    for turned in (False, True):
+        if tuple(weight.shape) != ((read, size) if turned else (size, read)):
+            continue
+        made = call.given @ (weight if turned else weight.T)
+        if same(made if bias is None else made + bias, call.made):
+            return turned
+    return None
 
 
 def add_linear(found: Any, call: Call, ours: str, axes: str, bias: str) -> None:
     """Note the weight and the bias of a plain linear layer under canonical names."""
     weight = call.module._parameters["weight"]
-    assert weight is not None and call.given is not None and call.made is not None
+    assert weight is not None
+    assert call.given is not None
+    assert call.made is not None
     left, right = axes.split(" -> ")
-    if tuple(weight.shape) == (call.given.shape[-1], call.made.shape[-1]) and type(call.module) is not nn.Linear:
+    turned = is_turned(call)
+    if turned is None:
+        return
+    if turned:
         *inner, last = _terms(left)
         axes = f"{last} {' '.join(inner)} -> {right}"
-    elif tuple(weight.shape) != (call.made.shape[-1], call.given.shape[-1]):
-        return
     found.rules[ours] = Weight(f"{call.path}.weight", (Part(ours, axes),))
-    model_axis = "d_model"
-    found.sizes.setdefault(model_axis, call.made.shape[-1] if left.startswith(model_axis) else call.given.shape[-1])
+    for term, length in zip(_terms(left), (call.made.shape[-1], call.given.shape[-1]), strict=True):
+        if not term.startswith("("):
+            found.sizes[term] = length
     vector = call.module._parameters.get("bias")
     if vector is not None and vector.ndim == 1:
         first = _terms(left)[0]
@@ -182,34 +207,89 @@ def _terms(side: str) -> list[str]:
     return terms
 
 
-def _split(core: Core, fused: Call, heads: int, kv: int) -> dict[str, Columns] | None:
-    """How queries, keys and values lie in the output of one layer: the layout in which the values are the values."""
-    if core.value is None or core.query is None or fused.made is None:
-        return None
+def _rules_of_fused(fused: Call, order: str, found: Found, prefix: str) -> None:
+    """Note the weight and bias of one layer for queries, keys and values.
+
+    Args:
+        fused: its call.
+        order: the order of the three in its output; empty: group by group, the queries of a key head before it.
+        found: where to note.
+        prefix: what canonical names begin with.
+    """
+    weight, bias = fused.module._parameters["weight"], fused.module._parameters.get("bias")
+    assert weight is not None
+    assert fused.given is not None
+    assert fused.made is not None
+    size, read = fused.made.shape[-1], fused.given.shape[-1]
+    backwards = is_turned(fused)
+    if backwards is None:
+        return
+    found.sizes |= {"d_read": read, "width": size}
+    for letter, leaf, rows, turned in (("W", "weight", " d_read", backwards), ("b", "bias", "", False)):
+        if leaf == "bias" and bias is None:
+            continue
+        whole = f"(kv group d_head){rows} -> group kv d_head{rows}"
+        to = " d_read" if rows else ""
+        if order:
+            axes = {"q": "head", "k": "kv", "v": "kv"}
+            parts = [
+                Part(
+                    f"{prefix}{letter}_{x.upper()}",
+                    f"({axes[x]} d_head){rows} -> {axes[x]}{to} d_head",
+                    (axes[x], "d_head"),
+                )
+                for x in order
+            ]
+            first = "d_read width -> width d_read" if turned else ""
+        elif turned:
+            return
+        else:
+            kv_heads = found.sizes["kv"]
+            repeats = found.sizes["head"] // kv_heads
+            found.sizes |= {"group": repeats + 2, "repeats": repeats}
+            parts = [Part(f"{prefix}{letter}_Q", f"repeats kv d_head{rows} -> (kv repeats){to} d_head", ("repeats",))]
+            parts += [Part(f"{prefix}{letter}_{x}", f"1 kv d_head{rows} -> kv{to} d_head") for x in "KV"]
+            first = whole
+        rule = Weight(f"{fused.path}.{leaf}", tuple(parts), first=first)
+        for part in parts:
+            found.rules[part.ours] = rule
+
+
+def _split(core: Core, fused: Call, heads: int, kv: int) -> tuple[dict[str, Columns], str]:
+    """How queries, keys and values lie in the output of one layer, and their order; nothing if that is not known.
+
+    It is the layout in which the values are the values, and the keys are as long as the keys that were multiplied
+    (rotation keeps lengths).
+    """
+    if core.value is None or core.query is None or core.key is None or fused.made is None:
+        return {}, ""
     size, width = fused.made.shape[-1], core.query.shape[-1]
-    values = core.value[:, :: core.value.shape[1] // kv] if core.value.shape[1] % kv == 0 else core.value
-    for layout in _layouts(size, width, heads, kv):
-        shown = fused.made[..., layout["v"].index.to(fused.made.device)]
-        if shown.ndim == 4 and same(shown.transpose(1, 2), values):
-            return layout
-    return None
+    repeats = core.value.shape[1] // kv if core.value.shape[1] % kv == 0 else 1
+    fitting = []
+    for layout, order in _layouts(size, width, heads, kv):
+        values, keys = (fused.made[..., layout[x].index.to(fused.made.device)] for x in "vk")
+        if values.ndim != 4 or not same(values.transpose(1, 2), core.value[:, ::repeats]):
+            continue
+        lengths = [x.float().norm(dim=-1) for x in (keys.transpose(1, 2), core.key[:, :: core.key.shape[1] // kv or 1])]
+        fitting.append((same(*lengths), layout, order))
+    fitting.sort(key=lambda found: not found[0])
+    return (fitting[0][1], fitting[0][2]) if fitting else ({}, "")
 
 
-def _layouts(size: int, width: int, heads: int, kv: int) -> list[dict[str, Columns]]:
+def _layouts(size: int, width: int, heads: int, kv: int) -> list[tuple[dict[str, Columns], str]]:
     places = torch.arange(size)
-    found = []
-    if size == (heads + 2 * kv) * width:
-        for order in ("qkv", "kvq", "qvk"):
-            counts = {"q": heads, "k": kv, "v": kv}
-            blocks = dict(zip(order, places.split([counts[x] * width for x in order]), strict=True))
-            found.append({x: Columns(blocks[x].view(counts[x], width), size) for x in "qkv"})
-        group = heads // kv
-        if group * kv == heads:
-            grouped = places.view(kv, group + 2, width)
-            found.append({
-                "q": Columns(grouped[:, :group].reshape(heads, width), size),
-                "k": Columns(grouped[:, group], size), "v": Columns(grouped[:, group + 1], size),
-            })  # fmt: skip
+    found: list[tuple[dict[str, Columns], str]] = []
+    if size != (heads + 2 * kv) * width:
+        return found
+    for order in ("qkv", "kqv", "kvq", "qvk", "vqk", "vkq"):
+        counts = {"q": heads, "k": kv, "v": kv}
+        blocks = dict(zip(order, places.split([counts[x] * width for x in order]), strict=True))
+        found.append(({x: Columns(blocks[x].view(counts[x], width), size) for x in "qkv"}, order))
+    group = heads // kv
+    if group * kv == heads:
+        grouped = places.view(kv, group + 2, width)
+        parts = {"q": grouped[:, :group].reshape(heads, width), "k": grouped[:, group], "v": grouped[:, group + 1]}
+        found.append(({x: Columns(parts[x], size) for x in "qkv"}, ""))
     return found
 
 

@@ -109,8 +109,12 @@ def flow_of(probe: Probe, block: Call, factors: Sequence[float] = ()) -> Flow:
     flow.streams.append(Stream(block.given))
     inner = probe.within(block)
     for call in inner:
-        if is_norm(call) and call.given is not None and call.given.numel() == block.given.numel():
+        if call.given is None or call.given.numel() != block.given.numel() or not call.given.is_floating_point():
+            continue
+        if is_norm(call):
             _read(probe, flow, call, factors)
+        elif call.inside[-1] == block.index and not _is_known(probe, flow, call):
+            _explain(probe, flow, call.given, call.index, factors)
     flow.last = _place(flow, block.made)
     if flow.last is None:
         flow.last = _explain(probe, flow, block.made, len(probe.calls), factors)
@@ -122,6 +126,13 @@ def _place(flow: Flow, value: Tensor) -> int | None:
         if same(value, flow.streams[index].value):
             return index
     return None
+
+
+def _is_known(probe: Probe, flow: Flow, call: Call) -> bool:
+    """Whether what a call was given is the stream at a known place, or what another call made."""
+    assert call.given is not None
+    made = any(same(other.made, call.given) for other in _ended(probe, flow, call.index))
+    return made or _place(flow, call.given) is not None
 
 
 def _read(probe: Probe, flow: Flow, norm: Call, factors: Sequence[float]) -> None:

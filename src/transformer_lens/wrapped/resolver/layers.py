@@ -76,19 +76,32 @@ def layer_of(probe: Probe, block: Call, factors: Sequence[float], key_heads: int
         places[kind] = _part(probe, part, resolved, key_heads, block, norms)
     shown = {norm.path for norm in norms.values()}
     attn, cross, mixer, mlp = (places.get(kind) for kind in ("attn", "cross_attn", "mixer", "mlp"))
-    assert not isinstance(attn, (MlpPlaces, MixerPlaces)) and not isinstance(cross, (MlpPlaces, MixerPlaces))
-    assert not isinstance(mixer, (MlpPlaces, AttentionPlaces)) and not isinstance(mlp, (AttentionPlaces, MixerPlaces))
+    assert not isinstance(attn, (MlpPlaces, MixerPlaces))
+    assert not isinstance(cross, (MlpPlaces, MixerPlaces))
+    assert not isinstance(mixer, (MlpPlaces, AttentionPlaces))
+    assert not isinstance(mlp, (AttentionPlaces, MixerPlaces))
     middle = _middle(probe, flow, parts, norms, in_stream)
     last = "ln2" if cross is None else "ln3"
     branch = None
-    if last in middle:
-        branch = norms[last].path if last in norms else (mlp.path if mlp is not None else None)
+    if last in norms and last not in in_stream:
+        branch = norms[last].path
+    elif last in middle and mlp is not None:
+        branch = mlp.path
     resolved.places = LayerPlaces(
         block.path, norms=norms, middle=middle, attn=attn, cross_attn=cross, mixer=mixer, mlp=mlp, branch=branch,
-        in_stream=frozenset(in_stream), others=_others(probe, flow, list(by_kind.values()), shown),
+        in_stream=frozenset(in_stream), one_norm=_is_for_both(probe, norms, by_kind),
+        others=_others(probe, flow, list(by_kind.values()), shown),
     )  # fmt: skip
+    if resolved.places.one_norm:
+        copies = {ours: rule for ours, rule in resolved.rules.items() if ours.startswith(f"{_LAYER}ln1.")}
+        resolved.rules |= {ours.replace(".ln1.", ".ln2."): _copied(rule) for ours, rule in copies.items()}
     resolved.rules = {ours: _for_layers(rule, block.path) for ours, rule in resolved.rules.items()}
     return resolved
+
+
+def _copied(rule: Weight) -> Weight:
+    """A norm's rule under the name of the other norm that it is too."""
+    return replace(rule, parts=tuple(replace(part, ours=part.ours.replace(".ln1.", ".ln2.")) for part in rule.parts))
 
 
 def _for_layers(rule: Weight, block: str) -> Weight:
@@ -97,11 +110,21 @@ def _for_layers(rule: Weight, block: str) -> Weight:
     return replace(rule, hf=rule.hf.replace(f"{block}.", f"{stack}.{{layer}}.", 1))
 
 
+def _is_for_both(probe: Probe, norms: dict[str, NormPlace], parts: dict[Kind, Sublayer]) -> bool:
+    """Whether attention and MLP read the same norm."""
+    if "ln1" not in norms or "ln2" in norms or "attn" not in parts or "mlp" not in parts:
+        return False
+    norm = probe.of(norms["ln1"].path)
+    return norm is not None and all(
+        any(same(call.given, norm.made) for call in parts[kind].scope) for kind in ("attn", "mlp")
+    )
+
+
 # --- sublayers ------------------------------------------------------------------------------------------------------
 
 
 def _sublayers(probe: Probe, flow: Flow) -> list[Sublayer]:
-    """The parts of a layer, in order: what writes to the stream, and what looks like a part though no write is known."""
+    """The parts of a layer, in order: what writes to the stream, and what looks like one though no write is known."""
     parts: list[Sublayer] = []
     begin = flow.block.index + 1
     for write in sorted(flow.writes, key=lambda write: write.call.index):
@@ -109,7 +132,7 @@ def _sublayers(probe: Probe, flow: Flow) -> list[Sublayer]:
         while source.index in flow.posts:
             post, source = source if post is None else post, flow.posts[source.index]
         inside = probe.within(source)
-        scope = [source, *inside] if inside else probe.calls[begin : source.end]
+        scope = [source, *inside] if inside or begin > source.index else probe.calls[begin : source.end]
         path = source.path if inside else _common(flow.block, scope, source)
         begin = max(begin, write.call.end)
         parts.append(Sublayer(_kind(scope, source, parts), path, scope, source, write, post))
@@ -198,7 +221,6 @@ def _middle(
     probe: Probe, flow: Flow, parts: list[Sublayer], norms: dict[str, NormPlace], in_stream: set[str]
 ) -> dict[str, Middle]:
     """The stream between parts, where it is known which module's output has just been added to what."""
-    crossed = any(part.kind == "cross_attn" for part in parts)
     found: dict[str, Middle] = {}
     for place, stream in enumerate(flow.streams):
         if len(stream.writes) != 1 or place == flow.last:
@@ -207,7 +229,7 @@ def _middle(
         part = next((part for part in parts if part.write is write), None)
         if part is None or part.kind == "mlp":
             continue
-        name = "ln3" if part.kind == "cross_attn" or (crossed and part.kind == "mlp") else "ln2"
+        name = "ln3" if part.kind == "cross_attn" else "ln2"
         norm = norms.get(name)
         reads = {probe.calls[index].path for index, read in flow.reads.items() if read == place}
         if name in in_stream or (norm is not None and norm.path not in reads):
@@ -246,11 +268,13 @@ def _part(
         core = next(call for call in part.scope if call.core is not None)
         rotates = any(roles.ROTARY.search(call.kind) for call in probe.calls)
         found = attention_of(core, scope, f"{_LAYER}{part.kind}.", key_heads, rotates)
-        _take(resolved, found)
+        _take(resolved, found, f"{_LAYER}{part.kind}.", ("W_O", "b_O"), times)
         assert isinstance(found.places, AttentionPlaces)
         path = part.path or core.path
         places = replace(found.places, path=path, out=source, times=times)
-        return replace(places, **_inputs(probe, places, norms.get("ln1"), block)) if part.kind == "attn" else places
+        inputs, through_norm = _inputs(probe, places, norms.get("ln1"), block)
+        own = inputs is not None and part.kind == "attn"
+        return replace(places, inputs=inputs, norm_before=through_norm) if own else places
     if part.kind == "mixer":
         taken: set[str] = set()
         path = part.path or source
@@ -259,28 +283,31 @@ def _part(
         return MixerPlaces(path, out=source, times=times, others=others)
     assert block.made is not None
     found = mlp_of(part.path, scope, f"{_LAYER}mlp.", block.made.shape[-1])
-    _take(resolved, found)
+    _take(resolved, found, f"{_LAYER}mlp.", ("W_out", "b_out"), times)
     assert isinstance(found.places, MlpPlaces)
     return replace(found.places, out=source, times=times, overwritten=part.source.made_changed)
 
 
-def _take(resolved: ResolvedLayer, found: Found) -> None:
-    resolved.rules.update(found.rules)
+def _take(resolved: ResolvedLayer, found: Found, prefix: str, written: tuple[str, str], times: float) -> None:
+    """Note a part's weights; those that write are multiplied by what HF multiplies their output by."""
+    for ours, rule in found.rules.items():
+        scaled = times != 1.0 and ours.removeprefix(prefix) in written
+        resolved.rules[ours] = replace(rule, times=repr(times)) if scaled else rule
     resolved.sizes.update(found.sizes)
 
 
-def _inputs(probe: Probe, places: AttentionPlaces, ln1: NormPlace | None, block: Call) -> dict[str, object]:
-    """What each head's input is: the stream, through ln1 if that is what the projections read."""
+def _inputs(probe: Probe, places: AttentionPlaces, ln1: NormPlace | None, block: Call) -> tuple[str | None, bool]:
+    """What stands before the projections of self-attention: ln1 (True), or what reads the stream; None: not known."""
     reads = [probe.of(read.path) for read in places.reads.values()]
     if len(reads) != 3 or any(read.columns is None for read in places.reads.values()):
-        return {}
+        return None, False
     norm = None if ln1 is None else probe.of(ln1.path)
     if norm is not None and same(norm.given, block.given) and all(c and same(c.given, norm.made) for c in reads):
-        return {"inputs": norm.path, "norm_before": True}
+        return norm.path, True
     whole = probe.of(places.path)
     if whole is not None and same(whole.given, block.given) and all(c and same(c.given, whole.given) for c in reads):
-        return {"inputs": places.path, "norm_before": False}
-    return {}
+        return places.path, False
+    return None, False
 
 
 def _others(probe: Probe, flow: Flow, parts: list[Sublayer], shown: set[str]) -> dict[str, str]:

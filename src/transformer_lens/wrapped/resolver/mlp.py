@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from transformer_lens.specs.spec import Part, Weight
 from transformer_lens.wrapped.columns import Columns
 from transformer_lens.wrapped.places import MlpPlaces, Projection
 from transformer_lens.wrapped.resolver import roles
-from transformer_lens.wrapped.resolver.attention import Found, add_linear, is_linear
+from transformer_lens.wrapped.resolver.attention import Found, add_linear, is_linear, is_turned
 from transformer_lens.wrapped.resolver.flow import is_norm, same
 from transformer_lens.wrapped.resolver.probe import Call
 
@@ -83,11 +84,25 @@ def _reads(ups: list[Call], scope: list[Call], down: Call, found: Found, prefix:
             one, other = halves[gate_half], halves[1 - gate_half]
             if any(same(activation(one) * other, down.given) for activation in _ACTIVATIONS):
                 places = torch.arange(2 * width).split(width)
+                _rules_of_fused(fused[0], gate_half, found, prefix)
                 return {
                     "gate": Projection(fused[0].path, Columns(places[gate_half], 2 * width), alone=False),
                     "in": Projection(fused[0].path, Columns(places[1 - gate_half], 2 * width), alone=False),
                 }
     return {}
+
+
+def _rules_of_fused(fused: Call, gate_half: int, found: Found, prefix: str) -> None:
+    if is_turned(fused) is not False or fused.given is None:
+        return
+    names = ("gate", "in") if gate_half == 0 else ("in", "gate")
+    found.sizes["d_read"] = fused.given.shape[-1]
+    for letter, leaf, read, made in (("W", "weight", "d_mlp d_read", "d_read d_mlp"), ("b", "bias", "d_mlp", "d_mlp")):
+        if fused.module._parameters.get(leaf) is None:
+            continue
+        parts = tuple(Part(f"{prefix}{letter}_{name}", f"{read} -> {made}", ("d_mlp",)) for name in names)
+        for part in parts:
+            found.rules[part.ours] = Weight(f"{fused.path}.{leaf}", parts)
 
 
 def _activated(scope: list[Call], tensor: torch.Tensor | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from transformer_lens.specs.spec import Part, Weight
 from transformer_lens.wrapped.places import NormPlace
 from transformer_lens.wrapped.resolver.flow import same
@@ -13,7 +12,8 @@ _EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps", "rms_norm_eps")
 
 def norm_place(call: Call, ours: str, rules: dict[str, Weight]) -> NormPlace:
     """Where a norm is and what it computes; notes its weights in `rules`. An eps of None: it is none that is known."""
-    assert call.given is not None and call.made is not None
+    assert call.given is not None
+    assert call.made is not None
     module, x = call.module, call.given.double()
     weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
     for eps in [float(module.__dict__[name]) for name in _EPS if isinstance(module.__dict__.get(name), float)] or [

@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from transformer_lens.wrapped.attention import PRODUCTS, SOFTMAXES
 from transformer_lens.wrapped.tensors import main_input, main_output
 
+_ADDED_PRODUCTS = {torch.baddbmm, Tensor.baddbmm}
+
 
 @dataclass
 class Core:
@@ -31,6 +33,7 @@ class Core:
         value, z: of the product after it.
         at: how many calls had begun when z was made.
         softmaxes: how many were seen.
+        folded: heads were folded into the batch there.
     """
 
     query: Tensor | None = None
@@ -41,6 +44,7 @@ class Core:
     z: Tensor | None = None
     at: int = 0
     softmaxes: int = 0
+    folded: bool = False
 
 
 @dataclass
@@ -103,6 +107,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, inputs: Mapping[str, Any]):
         self.calls: list[Call] = []
+        batch = next(value.shape[0] for value in inputs.values() if isinstance(value, Tensor))
         self._open: list[Call] = []
         self.inputs = dict(inputs)
         handles = []
@@ -111,7 +116,7 @@ class Probe:
                 if path and not isinstance(module, nn.Dropout):
                     handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
                     handles.append(module.register_forward_hook(self._leave(), with_kwargs=True))
-            with torch.no_grad(), _Attention(self):
+            with torch.no_grad(), _Attention(self, batch):
                 self.output = model(**inputs)
         finally:
             for handle in handles:
@@ -159,45 +164,65 @@ class Probe:
 
 
 class _Attention(TorchFunctionMode):
-    """Notes the products and softmaxes of attention in the call in which they happen."""
+    """Notes the products and softmaxes of attention in the call in which they happen.
 
-    def __init__(self, probe: Probe):
+    Some families fold heads into the batch; what is noted has four axes all the same.
+    """
+
+    def __init__(self, probe: Probe, batch: int):
         super().__init__()
         self.probe = probe
-        self.pair: dict[int, tuple[Tensor, Tensor]] = {}
+        self.batch = batch
+        self.pair: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """What `func` gives."""
-        output = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
         call = self.probe.current()
         if call is None:
             return output
-        if func in PRODUCTS and args[0].ndim == args[1].ndim == 4:
+        if func in PRODUCTS and args[0].ndim == args[1].ndim in (3, 4):
             self._product(call, args[0], args[1], output)
+        elif func in _ADDED_PRODUCTS:
+            one, other = (args[1], args[2]) if len(args) > 2 else (kwargs["batch1"], kwargs["batch2"])
+            self._product(call, one, other, output)
         elif func in SOFTMAXES:
-            given = args[0] if args else (kwargs or {})["input"]
-            if given.ndim == 4:
-                core = call.core = call.core or Core()
-                core.softmaxes += 1
-                if core.pattern is None:
-                    core.scores, core.pattern = given.detach().clone(), output.detach()
-                    if call.index in self.pair:
-                        query, key = self.pair[call.index]
-                        core.query, core.key = query.detach(), key.transpose(-1, -2).detach()
+            self._softmax(call, args[0] if args else kwargs["input"], output)
         elif func is functional.scaled_dot_product_attention and args and args[0].ndim == 4:
             core = call.core = call.core or Core()
             core.query, core.key, core.value, core.z = (x.detach() for x in (*args[:3], output))
             core.at = len(self.probe.calls)
         return output
 
+    def _by_head(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.ndim == 4 else tensor.unflatten(0, (self.batch, -1))
+
     def _product(self, call: Call, one: Tensor, other: Tensor, output: Tensor) -> None:
+        if one.ndim == 3 and (one.shape[0] % self.batch or one.shape[0] != other.shape[0]):
+            return
         if call.core is None or call.core.pattern is None:
-            self.pair.setdefault(call.index, (one, other))
+            self.pair.setdefault(call.index, (one, other, output.numel()))
         elif call.core.z is None and one.shape[-1] == other.shape[-2]:
-            call.core.value, call.core.z = other.detach(), output.detach()
+            call.core.value, call.core.z = self._by_head(other).detach(), self._by_head(output).detach()
             call.core.at = len(self.probe.calls)
+
+    def _softmax(self, call: Call, given: Tensor, output: Tensor) -> None:
+        pair = self.pair.get(call.index)
+        if given.ndim != 4 and (given.ndim != 3 or pair is None or pair[2] != given.numel()):
+            return
+        core = call.core = call.core or Core()
+        core.softmaxes += 1
+        core.folded = given.ndim == 3
+        if core.pattern is None:
+            core.scores, core.pattern = self._by_head(given).detach().clone(), self._by_head(output).detach()
+            if pair is not None:
+                core.query, core.key = (
+                    self._by_head(pair[0]).detach(),
+                    self._by_head(pair[1]).transpose(-1, -2).detach(),
+                )
 
 
 @contextmanager

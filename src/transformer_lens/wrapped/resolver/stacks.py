@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transformer_lens.specs.reading import UnsupportedModelError
 from transformer_lens.specs.spec import Part, Weight
-from transformer_lens.wrapped.places import EndPlaces
+from transformer_lens.wrapped.places import EndPlaces, NormPlace
 from transformer_lens.wrapped.resolver import roles
 from transformer_lens.wrapped.resolver.attention import is_linear
 from transformer_lens.wrapped.resolver.flow import is_norm, same, tolerance
@@ -62,6 +62,21 @@ def main_stack(probe: Probe, name: str) -> Stack:
     return [stack for stack, size in zip(stacks, sizes, strict=True) if size * 4 >= max(sizes)][-1]
 
 
+def encoder_beside(probe: Probe, stack: Stack) -> Stack | None:
+    """The stack that was run before another one began, and is of its kind; None: there is none."""
+    earlier = [other for other in stacks_of(probe) if other.layers[-1].end <= stack.layers[0].index]
+    return earlier[-1] if earlier else None
+
+
+def norm_after(probe: Probe, stack: Stack) -> NormPlace | None:
+    """The norm after the last layer of a stack; what it computes is not looked at."""
+    last = stack.layers[-1]
+    for call in probe.calls[last.end :]:
+        if call.path in probe.once and is_norm(call) and same(call.given, last.made):
+            return NormPlace(call.path, "")
+    return None
+
+
 @dataclass
 class Ends:
     """What stands around a stack: where, which tensors hold its weights, and where the stream goes afterwards."""
@@ -92,7 +107,8 @@ def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None) -> E
     norm = next((call for call in reversed(before) if is_norm(call) and _width(call.made) == width), None)
     final = next((call for call in after if is_norm(call) and same(call.given, last.made)), None)
     unembed = next((call for call in reversed(after) if is_linear(call) and _makes(call, logits)), None)
-    times = _weights(rules, embed, positions, unembed, first)
+    times = _weights(rules, embed, positions, first)
+    _unembedding(rules, unembed, logits)
     follows = final or next((call for call in after if same(call.given, last.made)), None) or unembed
     places = EndPlaces(
         embed=None if embed is None else embed.path,
@@ -126,9 +142,7 @@ def _makes(call: Call, logits: Tensor | None) -> bool:
     return logits is not None and call.made is not None and call.made.shape[-1] == logits.shape[-1]
 
 
-def _weights(
-    rules: dict[str, Weight], embed: Call | None, positions: Call | None, unembed: Call | None, first: Call
-) -> float:
+def _weights(rules: dict[str, Weight], embed: Call | None, positions: Call | None, first: Call) -> float:
     """Note weights by canonical name; returns what embeddings are multiplied by after their module."""
     times = 1.0
     if embed is not None and embed.given is not None and embed.made is not None:
@@ -147,14 +161,22 @@ def _weights(
         if skipped is not None:
             part = Part("pos_embed.W_pos", "... -> ...")
             rules["pos_embed.W_pos"] = Weight(f"{positions.path}.weight", (part,), skip_rows=skipped)
-    if unembed is not None and unembed.given is not None and unembed.made is not None:
-        weight = unembed.module._parameters["weight"]
-        if weight is not None and tuple(weight.shape) == (unembed.made.shape[-1], unembed.given.shape[-1]):
-            part = Part("unembed.W_U", "d_vocab d_model -> d_model d_vocab")
-            rules["unembed.W_U"] = Weight(f"{unembed.path}.weight", (part,))
-            if unembed.module._parameters.get("bias") is not None:
-                rules["unembed.b_U"] = Weight(f"{unembed.path}.bias", (Part("unembed.b_U", "... -> ..."),))
     return times
+
+
+def _unembedding(rules: dict[str, Weight], unembed: Call | None, logits: Tensor | None) -> None:
+    """Note the weights that make logits, with what HF multiplies them by."""
+    if unembed is None or unembed.given is None or unembed.made is None:
+        return
+    weight = unembed.module._parameters["weight"]
+    if weight is None or tuple(weight.shape) != (unembed.made.shape[-1], unembed.given.shape[-1]):
+        return
+    ratio = _ratio(logits, unembed.made)
+    times = "" if ratio in (None, 1.0) else repr(ratio)
+    part = Part("unembed.W_U", "d_vocab d_model -> d_model d_vocab")
+    rules["unembed.W_U"] = Weight(f"{unembed.path}.weight", (part,), times=times)
+    if unembed.module._parameters.get("bias") is not None:
+        rules["unembed.b_U"] = Weight(f"{unembed.path}.bias", (Part("unembed.b_U", "... -> ..."),), times=times)
 
 
 def _ratio(one: Tensor | None, other: Tensor) -> float | None:
@@ -165,12 +187,13 @@ def _ratio(one: Tensor | None, other: Tensor) -> float | None:
     ratio = float((one * other).sum() / (other * other).sum())
     if not bool((one - ratio * other).abs().max() <= 4 * tolerance(one.float()) * one.abs().max()):
         return None
-    return 1.0 if abs(ratio - 1) < 1e-6 else ratio
+    return round(ratio, 4) if abs(ratio - round(ratio, 4)) < 1e-6 * abs(ratio) else ratio
 
 
 def _skipped_rows(positions: Call) -> int | None:
     weight, made = positions.module._parameters["weight"], positions.made
-    assert weight is not None and made is not None
+    assert weight is not None
+    assert made is not None
     rows = made.reshape(-1, made.shape[-1])[:1]
     if rows.shape[-1] != weight.shape[-1]:
         return None

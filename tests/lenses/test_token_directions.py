@@ -41,9 +41,9 @@ def test_embeddings_and_unembeddings_name_their_tokens(host):
 @pytest.mark.parametrize("name", ["plain", "gated_grouped", "gpt2 bridge", "llama bridge", "llama native"])
 @torch.no_grad()
 def test_singular_directions_rebuild_the_circuit(name):
-    model, layer, head = small(name), 1, 3
+    model, layer, head = small(name), 1, 2  # under two kv heads, of the second
     _, cache = model.run_with_cache(TOKENS)
-    found = singular_directions(model, "OV", layer, head, k=4)
+    found = singular_directions(model, "OV", layer, head=head, k=4)
     rebuilt = found.reads.T @ torch.diag(found.values) @ found.writes
     # The stream through the norm and the circuit is what the head makes of it, value bias left out.
     stream, scale = cache["resid_pre", layer], cache["scale", layer, "ln1"]
@@ -57,7 +57,7 @@ def test_singular_directions_rebuild_the_circuit(name):
     else:  # what the norm's bias adds is the same everywhere
         change = (stream / scale @ rebuilt) - (v @ attn.W_O[head])
         torch.testing.assert_close(change, change[:1, :1].expand_as(change), atol=1e-4, rtol=1e-3)
-    scores = singular_directions(model, "QK", layer, head, k=4)
+    scores = singular_directions(model, "QK", layer, head=head, k=4)
     assert scores.reads.shape == scores.keys.shape == (4, 16)
     assert scores.writes is None
     for circuit in ("W_in", "W_out"):
@@ -73,7 +73,7 @@ def test_folding_the_norms_changes_no_reading():
     plain, folded = toy("gated_grouped"), toy("gated_grouped")
     folded.process_weights_(center_writing_weights=False, center_unembed=False)
     for circuit, head in (("OV", 2), ("QK", 2), ("W_in", None)):
-        found, expected = (singular_directions(model, circuit, 0, head, k=3) for model in (plain, folded))
+        found, expected = (singular_directions(model, circuit, 0, head=head, k=3) for model in (plain, folded))
         torch.testing.assert_close(found.values, expected.values, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(found.reads.abs(), expected.reads.abs(), atol=1e-3, rtol=1e-3)
     found, expected = (neuron_directions(model, 1, [3, 0], side="read") for model in (plain, folded))
@@ -97,8 +97,8 @@ def test_what_is_refused():
     with unchecked(), pytest.raises(ValueError, match="W_in and W_out of none"):
         singular_directions(model, "OV", 0)
     with unchecked(), pytest.raises(ValueError, match="heads 0 to 3; got 4"):
-        singular_directions(model, "QK", 0, 4)
+        singular_directions(model, "QK", 0, head=4)
     with unchecked(), pytest.raises(ValueError, match="one of OV, QK, W_in, W_out; got 'VO'"):
-        singular_directions(model, "VO", 0, 1)
+        singular_directions(model, "VO", 0, head=1)
     with unchecked(), pytest.raises(UndefinedDecompositionError, match="mixture of experts"):
         neuron_directions(toy("experts"), 0, [1])

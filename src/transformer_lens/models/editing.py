@@ -1,0 +1,135 @@
+"""`model.edit`: named interventions, in force for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from transformer_lens.hooks import HookedRootModule, HookPoint, LensHandle
+from transformer_lens.hooks.edits import Edit
+from transformer_lens.hooks.interventions import Cell, Intervention
+
+
+class Editing(HookedRootModule):
+    """`edit`, for a model that says where the tokens of the running pass stand."""
+
+    def edit(self, *edits: Edit | Cell, name: str | None = None) -> Edited:
+        """The model with these edits, for as long as a `with` block over it lasts (also if it ends by an exception).
+
+        Edits are in force in every run: `forward`, `run_with_cache`, `run_with_hooks`, `generate` with and without a
+        key-value cache (which gives the same text). They run after hooks that are there already, in the order given,
+        and stay when `reset_hooks` is called. Contexts nest. Positions count tokens from the front of each row.
+
+        Args:
+            edits: interventions, lists of them, or edits (as `transformer_lens.steering` makes them).
+            name: what the edit is called; only where there is one.
+
+        Raises:
+            UnknownNameError: a hook point that the model does not have.
+            ValueError: nothing to do, or a part that the hook point does not have.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.patching import Intervention
+            >>> model = HookedTransformer.from_pretrained("demo")
+            >>> with model.edit(Intervention("blocks.1.attn.hook_z", "zero", head=0), name="no L1H0") as edited:
+            ...     print(edited)
+            ...     loss = model("The Eiffel Tower is in", return_type="loss")
+            no L1H0
+              blocks.1.attn.hook_z, all positions, head 0: becomes zero
+        """
+        if not edits:
+            raise ValueError("What is to be edited? Give interventions, or an edit of transformer_lens.steering.")
+        if name is not None and len(edits) > 1:
+            raise ValueError(f"One name, {name!r}, and {len(edits)} edits: name each by Edit.of(interventions, name).")
+        return Edited(self, [Edit.of(edit, name) for edit in edits])
+
+
+class Edited:
+    """Edits on a model: made by `model.edit`, in force inside `with`. Printing it says what they do.
+
+    Args:
+        model: the model.
+        edits: what is put on it.
+
+    Attributes:
+        model: the model, for use inside the block.
+        edits: what is put on it.
+    """
+
+    def __init__(self, model: Editing, edits: Sequence[Edit]):
+        self.model, self.edits = model, tuple(edits)
+        self._handles: list[LensHandle] = []
+        self._planned = [(i, model.points_named(i.hook)) for edit in edits for i in edit.interventions]
+        for intervention, _ in self._planned:
+            intervention.index([0])  # refuses a part that is not there
+            if intervention.value in ("mean", "resample"):
+                raise ValueError(f"{intervention.describe()}: that is for sweeps. Here, give a cache or a tensor.")
+
+    def describe(self) -> str:
+        """Every edit: its name, and under it what becomes of which part."""
+        return "\n".join(edit.describe() for edit in self.edits)
+
+    def __str__(self) -> str:
+        return self.describe()
+
+    __repr__ = __str__
+
+    def __enter__(self) -> Self:
+        if self._handles:
+            raise ValueError(f"These edits are in force already; call model.edit again:\n{self}")
+        model = self.model
+        try:
+            for intervention, names in self._planned:
+                change = _changing(model, intervention)
+                for full in names:
+                    point = model.hook_dict[full]
+                    model.check_hooks_to_add(point, full, change, is_permanent=True)
+                    self._handles.append(point.add_hook(change, is_permanent=True))
+        except BaseException:
+            self._remove()
+            raise
+        model.edits = (*model.edits, *self.edits)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._remove()
+        gone = {id(edit) for edit in self.edits}
+        self.model.edits = tuple(edit for edit in self.model.edits if id(edit) not in gone)
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.hook.remove()
+        self._handles.clear()
+
+
+def _changing(model: Any, intervention: Intervention) -> Callable[..., Tensor]:
+    numbers = [intervention.pos] if isinstance(intervention.pos, int) else intervention.pos
+    from_the_front = not isinstance(numbers, str) and any(number >= 0 for number in numbers or ())
+
+    def change(activation: Tensor, hook: HookPoint) -> Tensor:
+        place, prompt = model.place, model.prompt_length
+        if from_the_front and place.begins_with_padding:
+            raise ValueError(
+                f"{intervention.describe()}. Some rows begin with padding, so that position means another token in "
+                "each: use negative positions, which count from the end of the prompt, or run rows of one length."
+            )
+        if intervention.pos == "generated" and prompt is None:
+            return activation
+        end = place.first + activation.shape[intervention.position_axis]
+        try:
+            intervention.edit(activation, end, place.first, prompt)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"{intervention.describe()}. That does not fit here, where the whole activation has shape "
+                f"{tuple(activation.shape)}: {error}. While text is generated, a value for each position of the prompt "
+                'needs pos="prompt", or numbers.'
+            ) from error
+        return activation
+
+    return change

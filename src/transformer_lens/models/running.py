@@ -1,0 +1,105 @@
+"""What both hosts do around a forward pass: text to ids and masks, the loss, and the cache as an ActivationCache."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.cache.activation_cache import ActivationCache
+from transformer_lens.hooks import HookedRootModule
+from transformer_lens.models.loss import lm_cross_entropy_loss
+from transformer_lens.models.text_methods import Text, TextMethods
+from transformer_lens.text import PaddingSide
+
+Loss = Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]
+
+
+class Output(NamedTuple):
+    """What a model returns for return_type="both"."""
+
+    logits: Float[Tensor, "batch pos d_vocab"]
+    loss: Loss
+
+
+class Running(TextMethods, HookedRootModule):
+    """`run_with_cache` and `loss_fn`, and how inputs are read."""
+
+    @property
+    @abstractmethod
+    def input_device(self) -> torch.device:
+        """Where inputs must be."""
+
+    @property
+    def embedding_width(self) -> int | None:
+        """The width that given embeddings must have; None: whatever the model takes."""
+        return None
+
+    def _tokens_of(
+        self, input: Text | Tensor, prepend_bos: bool | None, padding_side: PaddingSide | None, mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Token ids or embeddings, and which of them are tokens rather than padding (None: all)."""
+        if not isinstance(input, Tensor):
+            encoded = self.codec.encode(
+                input, prepend_bos=self._prepends(prepend_bos), padding_side=padding_side, device=self.input_device
+            )
+            if mask is None and not bool(encoded.attention_mask.all()):
+                mask = encoded.attention_mask
+            return encoded.tokens, None, mask
+        if input.is_floating_point():
+            width = self.embedding_width or "d_model"
+            if input.ndim != 3 or width not in ("d_model", input.shape[-1]):
+                raise ValueError(
+                    f"Embeddings have shape [batch, pos, {width}]; got {tuple(input.shape)}, {input.dtype}."
+                )
+            return None, input, mask
+        tokens = input[None] if input.ndim == 1 else input
+        if tokens.ndim != 2:
+            raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
+        tokens = tokens.to(self.input_device)
+        if mask is None:
+            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+        return tokens, None, mask
+
+    def _mask_shown_by(
+        self, tokens: Int[Tensor, "batch pos"], prepend_bos: bool | None, padding_side: PaddingSide | None
+    ) -> Int[Tensor, "batch pos"] | None:
+        # Bare ids carry no mask. Where batches are padded on the left, the padding must be found; and rows of which
+        # some begin with padding and some do not are a left-padded batch, whatever the default side is.
+        if self.tokenizer is None:
+            return None
+        left = (padding_side or self.codec.padding_side) == "left"
+        if not left and tokens.shape[0] == 1:
+            return None
+        mask = self.codec.attention_mask(tokens, prepend_bos=self._prepends(prepend_bos), padding_side="left")
+        return mask if mask is None or left or bool(mask[:, 0].any()) else None
+
+    def loss_fn(
+        self,
+        logits: Float[Tensor, "batch pos d_vocab"],
+        tokens: Int[Tensor, "batch pos"],
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        per_token: bool = False,
+    ) -> Loss:
+        """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
+        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """What the model returns, and its activations as an ActivationCache (or a plain dict).
+
+        Args:
+            model_args: as for `forward`.
+            return_cache_object: False gives a plain dict.
+            remove_batch_dim: drop the batch axis, which must be 1.
+            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
+                incl_bwd, …).
+        """
+        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, store
+        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)
