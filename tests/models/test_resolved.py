@@ -41,7 +41,7 @@ def test_most_types_that_transformers_ships_pass(kind):
     auto, table = KINDS[kind]
     types = list(getattr(modeling_auto, table))
     failed = [row for row in (examine_apart(model_type, auto) for model_type in types) if not row.passed]
-    assert len(failed) <= 0.08 * len(types), [(row.model_type, row.error) for row in failed]
+    assert len(types) - len(failed) >= 0.94 * len(types), [(row.model_type, row.error) for row in failed]
 
 
 @torch.no_grad()
