@@ -105,6 +105,19 @@ MODULES: dict[str, dict[str, str]] = {
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),
+    "tools.analysis.projection_kernel": {
+        **dict.fromkeys(
+            (
+                *("SubspaceBasis", "ProjectionKernelResult", "RandomSubspaceReference", "orthonormal_subspace"),
+                *("projection_kernel", "random_projection_kernel_moments"),
+            ),
+            "transformer_lens.weights.subspaces",
+        ),
+        **dict.fromkeys(
+            ("AttentionHeadRef", "HeadAffinityPair", "HeadAffinityResult", "attention_head_subspace_affinity"),
+            "transformer_lens.weights.head_affinity",
+        ),
+    },
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
     "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,

@@ -10,9 +10,6 @@ _NAMES = {
         components.bert_embed components.bert_mlm_head components.bert_nsp_head components.bert_pooler
         components.t5_attention components.t5_block components.token_typed_embed
     """,
-    "State space layers have no host yet.": """
-        ActivationCache.ActivationCache: compute_ssm_effective_attention compute_ssm_state ssm_layers
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
@@ -59,7 +56,7 @@ _NAMES = {
     "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
         tools.analysis.attribution_patching tools.analysis.interchange tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
-        tools.analysis.logit_lens tools.analysis.projection_kernel tools.analysis.sparse_probing
+        tools.analysis.logit_lens tools.analysis.sparse_probing
         tools.analysis.direct_logit_attribution.direct_logit_attribution
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
