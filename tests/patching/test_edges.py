@@ -225,3 +225,24 @@ def test_a_stream_that_parts_do_not_add_up_to_is_refused():
     model.blocks[0].hook_resid_mid.add_hook(lambda stream, hook: stream * 2)  # somebody else writes into it
     with pytest.raises(UndefinedPathError, match="does not add up to this model's stream"):
         written(model, TOKENS, Nodes.of(model))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("host", ["native", "wrapped"])
+def test_prompts_run_in_pieces_give_the_same_scores(host, method):
+    model = toy("gated_grouped") if host == "native" else wrapped("llama")
+    tokens, other = torch.cat([TOKENS, OTHER, TOKENS + 1])[:5], torch.cat([OTHER, TOKENS, OTHER])[:5]
+
+    def mixes_rows(logits):  # nothing that could be computed for each piece alone
+        return (logits[:, -1, 3] - logits[:, -1, 5]).pow(2).sum() * logits[0, -1, 1]
+
+    for metric in (LogitDifference(torch.arange(5), 7), mixes_rows):
+        whole = edge_attribution(model, tokens, other, metric, method=method, steps=2)
+        for rows in (2, 5, 9):
+            pieces = edge_attribution(model, tokens, other, metric, method=method, steps=2, max_rows=rows)
+            torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_without_rows_are_refused():
+    with pytest.raises(ValueError, match="max_rows is 1 or more; got 0"):
+        edge_attribution(toy("gated_grouped"), TOKENS, OTHER, METRIC, max_rows=0)

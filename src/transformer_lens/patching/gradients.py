@@ -95,12 +95,32 @@ def run_backward(
 
     backward = [*((name, stop(name)) for name in may_block), *((name, see(name)) for name in names)]
     with torch.enable_grad(), model.hooks(fwd_hooks=[(ENTRY, enter), *edits], bwd_hooks=backward):
-        value = metric(model(tokens)).mean()
-        if not value.requires_grad:
-            raise UndefinedPathError(
-                "The metric gives no gradient: it detaches the logits, or only counts or compares."
-            )
-        yield Backward(value, entry[0], found, blocked)
+        yield Backward(_differentiable(metric, model(tokens)), entry[0], found, blocked)
+
+
+def _differentiable(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, ""]:
+    value = metric(logits).mean()
+    if not value.requires_grad:
+        raise UndefinedPathError("The metric gives no gradient: it detaches the logits, or only counts or compares.")
+    return value
+
+
+def logit_gradient(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos d_vocab"]:
+    """The gradient of the metric's mean at the logits.
+
+    Raises:
+        UndefinedPathError: the metric gives no gradient.
+
+    Example:
+        >>> logit_gradient(lambda logits: logits[:, -1, 0], torch.zeros(2, 1, 2))
+        tensor([[[0.5000, 0.0000]],
+        <BLANKLINE>
+                [[0.5000, 0.0000]]])
+    """
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_differentiable(metric, leaf), leaf)
+    return gradient
 
 
 def gradients(
