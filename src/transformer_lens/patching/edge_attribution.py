@@ -131,18 +131,20 @@ def _input_hooks(nodes: Nodes) -> list[str]:
 class _Piece:
     """Some of the prompts, and what senders write there in both runs (large, so computed where it is needed)."""
 
-    def __init__(self, model: Any, nodes: Nodes, runs: tuple[Tensor, Tensor]):
-        self.model, self.nodes, self.tokens, self.source_tokens = model, nodes, *runs
+    def __init__(self, model: Any, nodes: Nodes, runs: Sequence[Tensor], masks: Sequence[Tensor | None]):
+        self.model, self.nodes = model, nodes
+        self.tokens, self.source_tokens = runs
+        self.mask, self.source_mask = masks
 
     @cached_property
     def plain(self) -> Written:
         """In the plain run."""
-        return written(self.model, self.tokens, self.nodes)
+        return written(self.model, self.tokens, self.nodes, attention_mask=self.mask)
 
     @cached_property
     def source(self) -> Written:
         """In the other run."""
-        return written(self.model, self.source_tokens, self.nodes)
+        return written(self.model, self.source_tokens, self.nodes, attention_mask=self.source_mask)
 
     @cached_property
     def change(self) -> Written:
@@ -168,8 +170,13 @@ class _Slope:
 
 def _pieces(model: Any, nodes: Nodes, runs: tuple[Tensor, Tensor], max_rows: int | None) -> Iterator[_Piece]:
     rows = runs[0].shape[0] if max_rows is None else max_rows
-    for pair in zip(*(run.split(rows) for run in runs), strict=True):
-        yield _Piece(model, nodes, pair)
+    # NOTE: padding is found in the whole batch; a part of it may not show that it is padded on the left.
+    masks = [model.mask_shown_by(run) for run in runs]
+    for start in range(0, runs[0].shape[0], rows):
+        some = slice(start, start + rows)
+        yield _Piece(
+            model, nodes, [run[some] for run in runs], [None if mask is None else mask[some] for mask in masks]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +202,7 @@ class _Runs:
             return
         logits = []
         for piece in self.pieces:
-            logits.append(self.model.run_with_hooks(piece.tokens, fwd_hooks=edits(piece)))
+            logits.append(self.model.run_with_hooks(piece.tokens, fwd_hooks=edits(piece), attention_mask=piece.mask))
             piece.forget()
         slopes = logit_gradient(self.metric, torch.cat(logits)).split([len(some) for some in logits])
         del logits
@@ -204,7 +211,8 @@ class _Runs:
             piece.forget()
 
     def _of_piece(self, piece: _Piece, edits: Sequence[Hook], metric: Metric) -> EdgeScores:
-        found = gradients(self.model, piece.tokens, _input_hooks(self.nodes), metric, edits=edits)
+        hooks = _input_hooks(self.nodes)
+        found = gradients(self.model, piece.tokens, hooks, metric, edits=edits, attention_mask=piece.mask)
         scores = torch.zeros(self.nodes.edges.shape, device=piece.tokens.device)
         for hook, members in groupby(enumerate(self.nodes.receivers), lambda entry: entry[1].hook):
             places = list(members)
