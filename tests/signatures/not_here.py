@@ -54,10 +54,15 @@ _NAMES = {
             find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
     """,
     "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
-        tools.analysis.attribution_patching tools.analysis.interchange tools.analysis.jacobian_lens
+        tools.analysis.attribution_patching tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
-        tools.analysis.logit_lens tools.analysis.sparse_probing
-        tools.analysis.direct_logit_attribution.direct_logit_attribution
+        tools.analysis.sparse_probing
+    """,
+    "How a module draws its weights is not known; random_init_bridge draws a model's.": """
+        tools.analysis.interchange.reinitialized
+    """,
+    "Targets are one set for all rows, and the model's own soft cap is always in its logits.": """
+        tools.analysis.logit_lens.LogitReadout: applied_output_transform per_row_targets
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils
