@@ -79,9 +79,10 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
-    "FactoredMatrix": dict.fromkeys(
-        ("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"
-    ),
+    "FactoredMatrix": {
+        **dict.fromkeys(("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"),
+        "TensorLike": "transformer_lens.weights.matrix_index",
+    },
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
     "head_detector": _HEAD_DETECTOR,
     "hook_points": _HOOK_POINTS,

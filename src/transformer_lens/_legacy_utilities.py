@@ -47,7 +47,11 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
             *("AvailableDeviceMemory", "calculate_available_device_cuda_memory"),
             *("determine_available_memory_for_available_devices", "sort_devices_based_on_available_memory"),
             *("get_best_available_cuda_device", "get_best_available_device", "get_device_for_block_index"),
-        )
+        ),
+        "config.placement": (
+            *("is_mixed_offload_gpu", "count_unique_devices", "find_embedding_device"),
+            "cast_floating_params_to_dtype",
+        ),
     },
     "slice": {"hooks": ("Slice", "SliceInput"), "hooks.slicing": ("to_python_int",)},
     "statistics": {

@@ -28,14 +28,12 @@ _NAMES = {
         utilities.hf_utils: autoconfig_with_remote_post_init_compat autotokenizer_with_special_token_compat
             enable_hf_numeric_tower get_rotary_pct_from_config make_post_init_kwarg_tolerant
     """,
-    "Weights in HuggingFace's names are processed by the bridge itself; single tensors by weights.processing.": """
-        weight_processing.ProcessWeights: center_attention_weights center_unembed center_weight_single
-            convert_tensor_to_hf_format convert_tensor_to_tl_format distribute_weights_to_components
-            extract_attention_tensors_for_folding fold_layer_norm_bias_single fold_layer_norm_biases
-            fold_layer_norm_weight_single fold_layer_norm_weights
+    "Weights in HuggingFace's names are processed by the bridge itself.": """
+        weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
+            distribute_weights_to_components extract_attention_tensors_for_folding
     """,
     "A bridge has one host and no adapters, components or remote drivers; its sites are in `wrapped`.": """
-        FactoredMatrix.TensorLike HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
+        HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
         hook_points.HookPoint.enable_reshape model_bridge.bridge_core model_bridge.component_setup
         model_bridge.composition_scores model_bridge.exceptions model_bridge.remote_bridge
         model_bridge.sources.native model_bridge.sources.tl_legacy model_bridge.sources.transformers.source
@@ -50,8 +48,7 @@ _NAMES = {
             stack_params_for to_sentence_pair_tokens
     """,
     "Devices of a HuggingFace model are placed by transformers' device_map.": """
-        utilities.multi_gpu: cast_floating_params_to_dtype count_unique_devices find_embedding_device
-            find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
+        utilities.multi_gpu: find_misplaced_modules maybe_cast_floating_params resolve_device_map
     """,
     "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
         tools.analysis.attribution_patching tools.analysis.jacobian_lens
