@@ -9,6 +9,12 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "addmm": {"native.linear": ("vanilla_addmm", "batch_addmm")},
+    "architectures": {
+        "models.architectures": (
+            *("get_architectures_for_config", "is_masked_lm_model", "is_encoder_decoder_model"),
+            *("is_multimodal_model", "is_audio_model"),
+        )
+    },
     "attention": {"native.linear": ("simple_attn_linear", "complex_attn_linear", "clamp_qkv")},
     "attribute_utils": {"nested": ("get_nested_attr", "set_nested_attr")},
     "cache": {"native.key_value_cache": ("get_pos_offset",)},

@@ -23,10 +23,13 @@ _NAMES = {
             get_basic_config get_pretrained_model_config
         config.transformer_bridge_config.TransformerBridgeConfig.__init__
         config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory utilities.aliases utilities.architectures
+        factories.architecture_adapter_factory utilities.aliases
         utilities.heterogeneous_config utilities.quantization utilities.tl_checkpoint_conversion utilities.tracr
         utilities.hf_utils: autoconfig_with_remote_post_init_compat autotokenizer_with_special_token_compat
             enable_hf_numeric_tower get_rotary_pct_from_config make_post_init_kwarg_tolerant
+    """,
+    "Which words say the kind of a model is not recorded; see is_masked_lm_model and the others beside it.": """
+        utilities.architectures: classify_architecture classify_model_config classify_model_name
     """,
     "Weights in HuggingFace's names are processed by the bridge itself.": """
         weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
