@@ -53,7 +53,7 @@ _NAMES = {
     "Devices of a HuggingFace model are placed by transformers' device_map.": """
         utilities.multi_gpu: find_misplaced_modules maybe_cast_floating_params resolve_device_map
     """,
-    "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
+    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
         tools.analysis.attribution_patching tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
         tools.analysis.sparse_probing
