@@ -13,7 +13,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from census.examine import Row, examine_apart
-from census.report import KINDS, page
+from census.report import KINDS, page, summary
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m census", description=__doc__)
     parser.add_argument("kinds", nargs="*", default=["causal"], help=f"of {', '.join(KINDS)}")
     parser.add_argument("--types", nargs="*", help="these types only")
+    parser.add_argument("--at-most", type=int, default=10**6, help="make no more rows than these in this run")
     parser.add_argument("--json", type=Path, help="keep the rows in this file; rows already there are not made again")
     parser.add_argument("--page", type=Path, help="write the page there")
     options = parser.parse_args()
@@ -35,12 +36,18 @@ def main() -> None:
         rows = []
         for model_type in options.types or getattr(modeling_auto, table):
             key = f"{kind}/{model_type}"
-            row = Row(**kept[key]) if key in kept and not options.types else examine_apart(model_type, auto)
+            made = key not in kept or bool(options.types)
+            if made and options.at_most == 0:
+                continue
+            options.at_most -= made
+            row = examine_apart(model_type, auto) if made else Row(**kept[key])
             kept[key] = asdict(row)
             rows.append(row)
+            print(_line(row), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(kept, indent=1))
         found[kind] = rows
+        print(summary(kind, rows))
     if options.page:
         versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
         options.page.write_text(page(found, versions, date.today()))

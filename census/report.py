@@ -30,11 +30,12 @@ def page(found: Mapping[str, Sequence[Row]], versions: str, day: date) -> str:
     lines = [
         "# Census",
         "",
-        f"*{day:%d %B %Y}; {versions}.* Made by `python -m census`, which builds a tiny random model of every type,",
-        "boots a `TransformerBridge` over it and calls `verify()`. A type passes if these four hold:",
+        f"*{day:%d %B %Y}; {versions}.* Made by `python -m census`, which builds a tiny random model of every",
+        "type, boots a `TransformerBridge` over it and calls `verify()`. A type passes if these four hold:",
         "; ".join(BASIC) + ".",
-        "The other columns are statements that say how far its parts are known; · means that the model has no such",
-        "thing, or that it was not found. See [bridge.md](bridge.md) for what they mean.",
+        "Hook points that a bridge leaves out when it boots, as they do not fire once or change the model, are not",
+        "there to be counted. The other columns say how far its parts are known; · means that the",
+        "model has no such thing, or that it was not found. See [bridge.md](bridge.md) for what they mean.",
         "",
         *(f"- {summary(kind, rows)}" for kind, rows in found.items()),
     ]  # fmt: skip

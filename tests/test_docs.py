@@ -42,9 +42,11 @@ def test_bridge_page_runs(capsys):
     scope = {}
     for block in python_blocks(ROOT / "docs" / "bridge.md"):
         exec(compile(block, "bridge.md", "exec"), scope)
-    first, shapes, new = capsys.readouterr().out.splitlines()
-    assert (first, shapes) == (" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])")
-    assert new == "torch.Size([1, 3, 50])"
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:2] == [" Paris", "torch.Size([1, 6, 4, 32]) torch.Size([1, 4, 6, 6])"]
+    assert "torch.Size([1, 3, 50])" in printed
+    assert "blocks.0.mixer.in_proj.hook_out" in printed
+    assert "holds      pattern v = z" in printed
 
 
 @pytest.mark.parametrize("page", ["evals.md", "training.md"])

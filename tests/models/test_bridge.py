@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from families import hf_model, tokens
+from families import ROWS, hf_model, tokens
 from torch import nn
 
 from transformer_lens import HookPoint, TransformerBridge
@@ -407,3 +407,17 @@ def test_a_model_that_is_not_as_its_family_is_known_is_looked_at_instead():
     assert torch.equal(bridge(tokens()), model(tokens()).logits)
     with pytest.raises(UnsupportedModelError, match=r"Compatibility mode rewrites weights.*needs a spec"):
         bridge.enable_compatibility_mode()
+
+
+@torch.no_grad()
+def test_a_configuration_with_a_field_that_no_spec_reads_is_looked_at_too():
+    model = copy.deepcopy(hf_model("llama"))
+    model.config.twist = 2.0
+    bridge = TransformerBridge.boot_transformers(hf_model=model)
+    assert not isinstance(bridge.host.anatomy, SpecAnatomy)
+    assert torch.equal(bridge(tokens()), model(tokens()).logits)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_known_family_is_read_by_its_spec(row):
+    assert isinstance(TransformerBridge.boot_transformers(hf_model=hf_model(row)).host.anatomy, SpecAnatomy)

@@ -264,7 +264,7 @@ def test_position_embeddings_are_planned_where_rows_have_their_own():
 
 
 def test_no_cells():
-    assert sweep(demo("native"), torch.tensor([[1, 2]]), [], LogitDifference(1)).shape == (0,)
+    assert sweep(demo("native"), torch.tensor([[1, 2]]), [], LogitDifference(1)).shape == (0, 1)
 
 
 class Stop:

@@ -70,7 +70,7 @@ _GATED = ("mlp.gate.hook_out", "mlp.in.hook_out")
 
 
 def _template(name: str) -> str:
-    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^blocks\.\d+", "blocks.{l}", name))
+    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^(encoder_)?blocks\.\d+", "blocks.{l}", name))
 
 
 @cache

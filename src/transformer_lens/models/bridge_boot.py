@@ -214,19 +214,29 @@ def _fields(spec: Spec, config: HFConfig) -> dict[str, Any]:
     """Our fields for a configuration. Transformers runs the model, so positions need no rule here."""
     fields: dict[str, Any] = {ours: config[theirs] for ours, theirs in spec.same.items()}
     fields.update(spec.fixed)
+    positions_known = True
     for rule in spec.rules:
         try:
             fields.update(rule(config))
         except UnsupportedModelError:
             if rule not in (rotary, rotary_by_layer_type):
                 raise
-            fields["positional_embedding_type"] = "rotary"
+            fields["positional_embedding_type"], positions_known = "rotary", False
     for field, (accepted, why) in spec.refuses.items():
         value = config.get(field, accepted[0])
         if value not in accepted:
             raise UnsupportedModelError(
                 f"{spec.name} with {field}={value!r} ({why}): where its parts are is not known here."
             )
+    for weight in spec.weights:
+        if weight.when is not None:
+            weight.when(config)
+    for factor in spec.factors.values():
+        factor(config)
+    # NOTE: what nobody reads may move parts or multiply them. Then the spec is no guide, and the model is looked at.
+    unread = config.unread(spec.harmless)
+    if unread and positions_known:
+        raise UnsupportedModelError(f"{spec.name} with {', '.join(sorted(unread))}: what that does is not known here.")
     return fields
 
 

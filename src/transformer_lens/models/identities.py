@@ -28,7 +28,7 @@ def identities(host: WrappedHost, cache: Cache) -> Iterator[Check]:
         "pattern v = z": _weighted_values,
         "softmax(scores) = pattern": _softmaxes,
         "normalized w + b = norm.hook_out": _norms,
-        "softmax(router logits) = expert weights": _routers,
+        "router, expert weights and expert indices agree": _routers,
     }
     for statement, pairs in statements.items():
         wrong, seen = [], 0
@@ -114,6 +114,12 @@ def _norms(host: WrappedHost, cache: Cache, layer: int) -> Iterator[Pair]:
 
 
 def _routers(host: WrappedHost, cache: Cache, layer: int) -> Iterator[Pair]:
-    logits, weights = (cache.get(f"blocks.{layer}.mlp.{name}") for name in ("gate.hook_out", "hook_expert_weights"))
-    if logits is not None and weights is not None:
+    places, prefix = host.anatomy.layer(layer).mlp, f"blocks.{layer}.mlp."
+    names = ("gate.hook_out", "hook_expert_weights", "hook_expert_indices")
+    logits, weights, indices = (cache.get(prefix + name) for name in names)
+    if places is None or weights is None:
+        return
+    if places.probabilities and logits is not None:
         yield logits.softmax(-1).to(weights.dtype), weights
+    elif not places.probabilities and indices is not None:
+        yield torch.zeros_like(weights).scatter(-1, indices, weights.gather(-1, indices)), weights

@@ -213,7 +213,11 @@ class TransformerBridge(
             for name in names
             if name.startswith(f"{own}.")
         }
-        return {**below, **aliases}
+        decoder = {}
+        if self.host.anatomy.encoder:
+            own = [name for name in names if name.startswith("blocks.")]
+            decoder = {f"decoder_{name.replace('.attn.', '.self_attn.')}": name for name in own}
+        return {**decoder, **below, **aliases}
 
     @property
     def _hook_registry(self) -> dict[str, HookPoint]:

@@ -162,7 +162,8 @@ class BridgeRun(PlainRun):
         return self.host.model.get_submodule(str(self.host.anatomy.ends.unembed))
 
     def _finished(self, logits: Tensor) -> Tensor:
-        logits = logits * self.host.anatomy.factor(self.host.anatomy.rules["unembed.W_U"])
+        factor = self.host.anatomy.factor(self.host.anatomy.rules["unembed.W_U"])
+        logits = logits if factor == 1.0 else logits * factor
         cap = self.model.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
 

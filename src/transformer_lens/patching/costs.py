@@ -76,7 +76,7 @@ def costs_of(run: PlainRun, reads: int | None = None) -> Costs:
         block=attention + mlp,
         unembedded=cfg.d_model * run.logits.shape[-1],
         mixed=2 * heads * cfg.d_head,
-        width=6 * cfg.d_model + 4 * heads * cfg.d_head + 3 * d_mlp * experts,
+        width=6 * cfg.d_model + 4 * heads * cfg.d_head + 6 * d_mlp * experts,
         keys=2 * heads * cfg.d_head,
         heads=4 * heads if seen else heads,
         bytes_each=run.streams[0].element_size(),
@@ -85,12 +85,12 @@ def costs_of(run: PlainRun, reads: int | None = None) -> Costs:
 
 
 def default_budget(run: PlainRun) -> int:
-    """Bytes that rows may take: what the model itself takes, and at most half of what is free.
+    """Bytes that rows may take: half of what the model itself takes, and at most half of what is free.
 
-    More rows at once are not faster, once they are as large as the weights that are read for them.
+    More rows at once are not faster, once they are about as large as the weights that are read for them.
     """
     model = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
-    return max(LEAST_BUDGET, min(int(model), free_memory(run.streams[0].device) // 2))
+    return max(LEAST_BUDGET, min(int(model) // 2, free_memory(run.streams[0].device) // 2))
 
 
 def free_memory(device: torch.device) -> int:

@@ -50,13 +50,12 @@ class Sweep:
         metric: a function of logits [batch, pos, d_vocab] that gives a number, or one for each row. A built-in one is
             cheaper, and so is one that begins by taking positions, `logits[:, -1]`: no others are computed.
         attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
-        memory: bytes that rows may take; None: as much as the model itself, and at most half of what is free.
+        memory: bytes that rows may take; None: half of what the model takes, and at most half of what is free.
         max_rows: how many rows a batch may have; None: as many as fit.
         resume: a file for results; what is there is not computed again.
 
     Attributes:
         plan: how it will run.
-        results: the metric by cell, so far.
 
     Example:
         >>> from transformer_lens import HookedTransformer
@@ -94,9 +93,27 @@ class Sweep:
         )
         self.file = None if resume is None else Path(resume)
         self.plain_metric = torch.as_tensor(metric(self.plain.logits))
-        self.results: dict[int, Tensor] = {}
+        # NOTE: one tensor. A small one for each cell would lie between the large ones of its neighbours and keep the
+        # memory allocator from using their place again.
+        self._values = self.plain_metric.new_empty(len(self.cells), *self.plain_metric.shape)
+        self._done: set[int] = set()
         if self.file is not None:
-            self.results = load_results(self.file, self._fingerprint, self.plain_metric)
+            for cell, value in load_results(self.file, self._fingerprint, self.plain_metric).items():
+                self._keep(cell, value)
+
+    @property
+    def results(self) -> dict[int, Tensor]:
+        """The metric by cell, so far."""
+        return {cell: self._values[cell] for cell in sorted(self._done)}
+
+    def _keep(self, cell: int, value: Tensor) -> None:
+        if value.shape != self.plain_metric.shape:
+            raise ValueError(
+                f"The metric of cell {cell} has shape {tuple(value.shape)}, and {tuple(self.plain_metric.shape)} "
+                "without changes; a metric's shape must not depend on its values."
+            )
+        self._values[cell] = value
+        self._done.add(cell)
 
     @property
     def _fingerprint(self) -> str:
@@ -110,13 +127,13 @@ class Sweep:
             verbose: show a progress bar; None: in a terminal, if it takes more than two seconds.
         """
         for cell in self.plan.unchanged:
-            self.results.setdefault(cell, self.plain_metric)
+            self._keep(cell, self.plain_metric)
         if self.plan.looped:
             reasons = "; ".join(self.plan.reasons())
             warnings.warn(f"Run one at a time, which is slow: {reasons}.", SlowSweepWarning, stacklevel=2)
         quiet = None if verbose is None else not verbose  # tqdm's None: only where there is a terminal
         delay = 0.0 if verbose else SECONDS_BEFORE_A_BAR
-        bar = tqdm(total=len(self.cells), initial=len(self.results), disable=quiet, delay=delay, leave=False)
+        bar = tqdm(total=len(self.cells), initial=len(self._done), disable=quiet, delay=delay, leave=False)
         try:
             with self.plain.active(), bar:
                 self._run_waves(bar)
@@ -124,17 +141,17 @@ class Sweep:
                 self._run_loop(bar)
         finally:
             self._save()
-        return torch.stack([self.results[cell] for cell in range(len(self.cells))]) if self.cells else torch.empty(0)
+        return self._values.clone()
 
     def _run_waves(self, bar: Any) -> None:
         saved = time.monotonic()
         for wave in self.plan.waves():
-            if all(cell in self.results for _, cell in wave.members):
+            if all(cell in self._done for _, cell in wave.members):
                 continue
             stream = run_wave(self.plain, self.cells, wave)
             found = measure(self.plain, self.cells, wave, stream, metric=self.metric, budget=self.budget // 4)
             for (_, cell), result in zip(wave.members, found, strict=True):
-                self.results[cell] = result
+                self._keep(cell, result)
                 bar.update()
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 self._save()
@@ -142,8 +159,8 @@ class Sweep:
 
     def _run_loop(self, bar: Any) -> None:
         for cell in self.plan.looped:
-            if cell not in self.results:
-                self.results[cell] = loop_cell(self.plain.model, self.request, self.cells[cell], self.metric)
+            if cell not in self._done:
+                self._keep(cell, loop_cell(self.plain.model, self.request, self.cells[cell], self.metric))
                 bar.update()
 
     def _save(self) -> None:

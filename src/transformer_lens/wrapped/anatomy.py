@@ -72,6 +72,16 @@ class Anatomy(ABC):
     def ends(self) -> EndPlaces:
         """Where the parts before and after the layers are."""
 
+    @property
+    def encoder(self) -> tuple[LayerPlaces, ...]:
+        """Where the parts of the layers of an encoder beside these are; without weights."""
+        return ()
+
+    @property
+    def encoder_norm(self) -> NormPlace | None:
+        """The norm after the encoder's last layer."""
+        return None
+
     @abstractmethod
     def rule(self, ours: str, layer: int = 0) -> Weight | None:
         """Which tensor of HF's holds a canonical template at a layer; None: none does."""
@@ -286,6 +296,7 @@ class SpecAnatomy(Anatomy):
             mlp,
             router=str(self.path(f"{_LAYER}mlp.W_gate.weight")).format(layer=layer),
             probabilities=not self.cfg.softmax_over_chosen_experts,
+            experts=str(self.path(f"{_LAYER}mlp.experts.{{expert}}.W_in.weight")).format(layer=layer),
             shared=shared,
             shared_path=shared["gate"].rpartition(".")[0] if shared else None,
         )

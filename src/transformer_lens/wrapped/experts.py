@@ -47,6 +47,52 @@ class RouterPart(Site):
         occupants[self.part] = occupant
 
 
+@dataclass
+class ChosenExperts(Site):
+    """Which experts each token goes to, or with which weights: what enters the module that holds all experts.
+
+    Weights are shown for all experts, [batch * pos, expert], zero for those not chosen; an edit of them does not choose
+    again. Indices are [batch * pos, chosen].
+
+    Attributes:
+        path: the module that holds all experts.
+        part: which of the two.
+    """
+
+    path: str
+    part: Literal["indices", "weights"]
+
+    def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
+        """See `Site.wire`."""
+        experts = wiring.module(self.path)
+        count = next(weight.shape[0] for weight in experts.parameters(recurse=False) if weight.ndim == 3)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            given: dict[Any, Any] = dict(enumerate(args)) | kwargs
+            tensors = {place: value for place, value in given.items() if isinstance(value, Tensor)}
+            chosen = next((place for place, value in tensors.items() if not value.is_floating_point()), None)
+            if chosen is None:
+                return None
+            indices, place = tensors[chosen], chosen
+            if self.part == "weights":
+                place = next(p for p, value in tensors.items() if p != chosen and value.shape == indices.shape)
+            new = self._seen(tensors[place], indices, count, occupant)
+            if new is tensors[place]:
+                return None
+            changed = {**given, place: new}
+            return tuple(changed[position] for position in range(len(args))), {name: changed[name] for name in kwargs}
+
+        wiring.handles.append(experts.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _seen(self, tensor: Tensor, indices: Tensor, count: int, occupant: nn.Module) -> Tensor:
+        if self.part == "indices":
+            new: Tensor = occupant(tensor)
+            return new
+        every = tensor.new_zeros(*tensor.shape[:-1], count).scatter(-1, indices, tensor)
+        new = occupant(every)
+        return tensor if new is every else new.gather(-1, indices)
+
+
 class WatchRouter(TorchFunctionMode):
     """Sees one call of a router.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from transformer_lens.wrapped.attention import AttentionPart
-from transformer_lens.wrapped.experts import RouterPart
+from transformer_lens.wrapped.experts import ChosenExperts, RouterPart
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.norms import NormPart
 from transformer_lens.wrapped.places import (
@@ -47,7 +47,12 @@ def grow(host: WrappedHost, root: nn.Module) -> None:
     if ends.embed_norm is not None:
         before.norm(root, "embed_ln", ends.embed_norm)
     before.others(root, ends.others)
-    blocks = nn.ModuleList(_Grower(host, layer).block() for layer in range(n_layers))
+    if host.anatomy.encoder:
+        grown = [_Grower(host, -1, places).block() for places in host.anatomy.encoder]
+        root.add_module("encoder_blocks", nn.ModuleList(grown))
+        if host.anatomy.encoder_norm is not None:
+            before.norm(root, "encoder_ln_final", host.anatomy.encoder_norm)
+    blocks = nn.ModuleList(_Grower(host, layer, host.anatomy.layer(layer)).block() for layer in range(n_layers))
     root.add_module("blocks", blocks)
     after = _Grower(host, layer=n_layers)
     if ends.final_norm is not None:
@@ -59,15 +64,20 @@ def grow(host: WrappedHost, root: nn.Module) -> None:
 
 
 class _Grower:
-    """Grows the views of one layer, or of what stands before (-1) or after (n_layers) them."""
+    """Grows the views of one layer, or of what stands before (-1) or after (n_layers) them.
 
-    def __init__(self, host: WrappedHost, layer: int):
+    The layers of an encoder stand before the others; they have places, and weights only under HF's own names.
+    """
+
+    def __init__(self, host: WrappedHost, layer: int, places: LayerPlaces | None = None):
         self.host = host
         self.layer = layer
-        self.rows = host.anatomy.path_of_block(layer) if 0 <= layer < host.anatomy.cfg.n_layers else ""
+        self.places = places
+        self.rows = "" if places is None else places.path
 
     def view(self, parent: nn.Module, name: str, path: str | None, prefix: str = "") -> View:
-        view = View(self.host, path, prefix, max(self.layer, 0))
+        has_weights = self.places is None or self.layer >= 0
+        view = View(self.host, path, prefix if has_weights else "", max(self.layer, 0))
         nn.Module.__setattr__(parent, name, view)
         return view
 
@@ -99,7 +109,8 @@ class _Grower:
             self.slot(view, "hook_out", Activation(path))
 
     def block(self) -> View:
-        places = self.host.anatomy.layer(self.layer)
+        places = self.places
+        assert places is not None
         block = View(self.host, places.path, layer=self.layer)
         self.slot(block, "hook_in", Activation(places.path, after=False))
         last = "ln2" if places.cross_attn is None else "ln3"
@@ -201,6 +212,10 @@ class _Grower:
             self.slot(mlp, "hook_in", Activation(first, after=False, block="" if routed else rows))
         if places.router is not None:
             self._router(mlp, places.router, places.probabilities)
+        if places.experts is not None:
+            self.slot(mlp, "hook_expert_indices", ChosenExperts(places.experts, "indices"))
+            if not places.probabilities:
+                self.slot(mlp, "hook_expert_weights", ChosenExperts(places.experts, "weights"))
         self._shared_expert(mlp, places)
         for name, read in places.reads.items():
             view = self.view(mlp, name, read.path)

@@ -15,11 +15,11 @@ from transformer_lens.config import HookedTransformerConfig, TransformerBridgeCo
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Weight
 from transformer_lens.wrapped.anatomy import Anatomy
-from transformer_lens.wrapped.places import EndPlaces, LayerPlaces
+from transformer_lens.wrapped.places import EndPlaces, LayerPlaces, NormPlace
 from transformer_lens.wrapped.resolver import roles
 from transformer_lens.wrapped.resolver.layers import ResolvedLayer, layer_of
 from transformer_lens.wrapped.resolver.probe import Probe, eager
-from transformer_lens.wrapped.resolver.stacks import Ends, Stack, ends_of, main_stack
+from transformer_lens.wrapped.resolver.stacks import Ends, Stack, encoder_beside, ends_of, main_stack, norm_after
 
 BATCH, POSITIONS, ENCODER_POSITIONS = 2, 6, 7
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads", "multi_query_group_num")
@@ -41,6 +41,8 @@ class ResolvedAnatomy(Anatomy):
         layers: what is known of each layer.
         around: what stands before and after them.
         inputs: the inputs of that pass.
+        encoder_layers: the layers of an encoder beside them.
+        norm_of_encoder: the norm after those.
     """
 
     name: str
@@ -49,6 +51,8 @@ class ResolvedAnatomy(Anatomy):
     layers: list[ResolvedLayer]
     around: Ends
     inputs: Mapping[str, Tensor] = field(repr=False)
+    encoder_layers: tuple[LayerPlaces, ...] = ()
+    norm_of_encoder: NormPlace | None = None
 
     def __post_init__(self) -> None:
         self.shared = set()
@@ -73,6 +77,16 @@ class ResolvedAnatomy(Anatomy):
     def ends(self) -> EndPlaces:
         """See `Anatomy.ends`."""
         return self.around.places
+
+    @property
+    def encoder(self) -> tuple[LayerPlaces, ...]:
+        """See `Anatomy.encoder`."""
+        return self.encoder_layers
+
+    @property
+    def encoder_norm(self) -> NormPlace | None:
+        """See `Anatomy.encoder_norm`."""
+        return self.norm_of_encoder
 
     def rule(self, ours: str, layer: int = 0) -> Weight | None:
         """See `Anatomy.rule`."""
@@ -135,7 +149,25 @@ def resolve(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Reso
     config = HFConfig(fields)
     cfg = _cfg(model, config, layers, around, probe, stack)
     cfg = replace(cfg, model_name=name, n_ctx=n_ctx or cfg.n_ctx)
-    return ResolvedAnatomy(type(model).__name__, config, cfg, layers, around, inputs)
+    encoder: tuple[LayerPlaces, ...] = ()
+    encoder_norm = None
+    if model.config.is_encoder_decoder:
+        beside = encoder_beside(probe, stack)
+        if beside is not None:
+            places = [layer_of(probe, call, factors, key_heads).places for call in beside.layers]
+            encoder = tuple(_without_weights(place) for place in places)
+            encoder_norm = norm_after(probe, beside)
+    return ResolvedAnatomy(type(model).__name__, config, cfg, layers, around, inputs, encoder, encoder_norm)
+
+
+def _without_weights(places: LayerPlaces) -> LayerPlaces:
+    """A layer of an encoder: where things are; its weights have no canonical names."""
+    norms = {name: replace(norm, eps=None) for name, norm in places.norms.items()}
+    attn = places.attn
+    if attn is not None:
+        own = {name: replace(norm, eps=None) for name, norm in attn.norms.items()}
+        attn = replace(attn, has_result=False, norms=own)
+    return replace(places, norms=norms, attn=attn)
 
 
 def logits_of(output: Any) -> Tensor | None:

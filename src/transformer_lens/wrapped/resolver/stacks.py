@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transformer_lens.specs.reading import UnsupportedModelError
 from transformer_lens.specs.spec import Part, Weight
-from transformer_lens.wrapped.places import EndPlaces
+from transformer_lens.wrapped.places import EndPlaces, NormPlace
 from transformer_lens.wrapped.resolver import roles
 from transformer_lens.wrapped.resolver.attention import is_linear
 from transformer_lens.wrapped.resolver.flow import is_norm, same, tolerance
@@ -60,6 +60,21 @@ def main_stack(probe: Probe, name: str) -> Stack:
         )
     sizes = [sum(call.end - call.index for call in stack.layers) for stack in stacks]
     return [stack for stack, size in zip(stacks, sizes, strict=True) if size * 4 >= max(sizes)][-1]
+
+
+def encoder_beside(probe: Probe, stack: Stack) -> Stack | None:
+    """The stack that was run before another one began, and is of its kind; None: there is none."""
+    earlier = [other for other in stacks_of(probe) if other.layers[-1].end <= stack.layers[0].index]
+    return earlier[-1] if earlier else None
+
+
+def norm_after(probe: Probe, stack: Stack) -> NormPlace | None:
+    """The norm after the last layer of a stack; what it computes is not looked at."""
+    last = stack.layers[-1]
+    for call in probe.calls[last.end :]:
+        if call.path in probe.once and is_norm(call) and same(call.given, last.made):
+            return NormPlace(call.path, "")
+    return None
 
 
 @dataclass
