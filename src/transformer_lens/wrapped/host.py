@@ -69,7 +69,7 @@ class WrappedHost:
         """
         outer, live = self._wiring, []
         if outer is None:
-            live = [slot for slot in self.slots if slot.live and (layers is None or slot.layer in layers)]
+            live = [slot for slot in self.slots if (layers is None or slot.layer in layers) and slot.live]
             self._check_inputs(live)
         wiring = Wiring(self.model)
         self._wiring = outer or wiring

@@ -90,9 +90,16 @@ class Activation(Site):
         """See `Site.wire`."""
         if self.block:
             wiring.remember(self.block)
-        (wiring.after if self.after else wiring.before)(
-            self.path, lambda tensor: self._through(tensor, wiring, occupant)
-        )
+        plain = self.columns is None and self.times == 1.0 and not self.overwritten and not self.block
+
+        def as_it_is(tensor: Tensor) -> Tensor:
+            new: Tensor = occupant(tensor)
+            return tensor if new is tensor else new.view(tensor.shape)
+
+        def shown(tensor: Tensor) -> Tensor:
+            return self._through(tensor, wiring, occupant)
+
+        (wiring.after if self.after else wiring.before)(self.path, as_it_is if plain else shown)
 
     def _through(self, tensor: Tensor, wiring: Wiring, occupant: nn.Module) -> Tensor:
         shown = in_rows(tensor, wiring.inputs.get(self.block))
