@@ -112,6 +112,12 @@ def test_the_model_is_as_before_afterwards():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def test_an_unembedding_that_does_not_read_the_stream_is_no_w_u():
+    found = resolve(tiny_model("rembert"), "rembert")
+    assert found.ends.unembed is not None
+    assert found.rule("unembed.W_U") is None
+
+
 def test_a_model_without_a_stack_of_layers_is_refused():
     from transformers import ResNetConfig, ResNetForImageClassification
 

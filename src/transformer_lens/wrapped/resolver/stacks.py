@@ -113,7 +113,8 @@ def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None, cap:
     times = _weights(rules, embed, positions, first)
     if cap is not None and not _is_capped(logits, unembed, cap):
         cap = None
-    _unembedding(rules, unembed, logits if cap is None else None, final)
+    if unembed is not None and _width(unembed.given) == width:  # else it reads no stream (RemBERT)
+        _unembedding(rules, unembed, logits if cap is None else None, final)
     follows = final or next((call for call in after if same(call.given, last.made)), None) or unembed
     places = EndPlaces(
         embed=None if embed is None else embed.path,
@@ -174,9 +175,9 @@ def _is_capped(logits: Tensor | None, unembed: Call | None, cap: float) -> bool:
     return unembed is not None and unembed.made is not None and same(logits, cap * torch.tanh(unembed.made / cap))
 
 
-def _unembedding(rules: dict[str, Weight], unembed: Call | None, logits: Tensor | None, final: Call | None) -> None:
+def _unembedding(rules: dict[str, Weight], unembed: Call, logits: Tensor | None, final: Call | None) -> None:
     """Note the weights that make logits, with what HF multiplies what they read, and what they give, by."""
-    if unembed is None or unembed.given is None or unembed.made is None:
+    if unembed.given is None or unembed.made is None:
         return
     weight = unembed.module._parameters["weight"]
     if weight is None or tuple(weight.shape) != (unembed.made.shape[-1], unembed.given.shape[-1]):
