@@ -115,6 +115,7 @@ def minimality(
 
     Raises:
         ConfigurationError: a circuit of another model's nodes.
+        ValueError: `of` is neither.
 
     Example:
         >>> from transformer_lens import HookedTransformer, demo
@@ -125,6 +126,8 @@ def minimality(
         >>> max(found, key=found.get) in ("input", "L0H0", "L1H0")
         True
     """
+    if of not in ("nodes", "edges"):
+        raise ValueError(f'of is "nodes" or "edges"; got {of!r}.')
     runs = runs_of(model, [circuit], tokens, source_tokens)
     labels = circuit.parts if of == "nodes" else [_ARROW.join(edge[:2]) for edge in circuit.edges]
     largest = torch.zeros(len(labels))

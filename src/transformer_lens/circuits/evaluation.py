@@ -62,6 +62,7 @@ def evaluate(
 
     Raises:
         ConfigurationError: a circuit of another model's nodes.
+        ValueError: no circuit, or runs of different shape.
 
     Example:
         >>> from transformer_lens import HookedTransformer, demo
@@ -75,6 +76,8 @@ def evaluate(
         (True, True, True)
     """
     several = [circuits] if isinstance(circuits, Circuit) else list(circuits)
+    if not several:
+        raise ValueError("There is no circuit to evaluate; give one or several.")
     runs = runs_of(model, several, tokens, source_tokens)
     values = runs.metric(torch.stack([outside(circuit) for circuit in several]), metric, max_rows=max_rows)
     return Evaluation(values, metric(model(tokens)), metric(model(source_tokens)))

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.hooks import HookPoint, reads_only
+from transformer_lens.hooks.names import layer_of
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import UndefinedPathError
 
@@ -71,7 +72,14 @@ def run_backward(
 
     Raises:
         UndefinedPathError: the metric gives no gradient.
+        UnknownNameError: a hook point that the model does not have.
+        ValueError: a hook point outside the blocks.
     """
+    for name in names:
+        if name in model.hook_dict and layer_of(name) is None:
+            raise ValueError(
+                f"Gradients are taken inside blocks; {name} is outside them. The stream entering them is {ENTRY}."
+            )
     entry: list[Tensor] = []
     blocked: set[str] = set()
     found: dict[str, Tensor] = {}
