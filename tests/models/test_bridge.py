@@ -121,7 +121,10 @@ def test_an_edit_in_place_changes_nothing_that_was_cached_before(bridge):
     assert not cache["blocks.1.ln1.hook_normalized"].any()
 
 
-@pytest.mark.parametrize("name", ["blocks.1.hook_in", "blocks.1.attn.hook_pattern", "blocks.1.attn.hook_rot_q"])
+INSIDE = ["blocks.1.hook_in", "blocks.1.attn.q.hook_out", "blocks.1.attn.hook_pattern", "blocks.1.attn.hook_rot_q"]
+
+
+@pytest.mark.parametrize("name", INSIDE)
 @torch.no_grad()
 def test_an_exception_in_a_hook_leaves_nothing_behind(bridge, name):
     expected = bridge(tokens())
@@ -139,6 +142,22 @@ def test_an_exception_in_a_hook_leaves_nothing_behind(bridge, name):
     assert torch.equal(bridge(tokens()), model_says)
     bridge.original_model.set_attn_implementation("eager")
     assert torch.equal(bridge(tokens()), expected)
+
+
+@pytest.mark.parametrize("name", ["blocks.1.attn.hook_in", "blocks.1.attn.q.hook_out"])
+@torch.no_grad()
+def test_what_a_hook_inside_attention_computes_is_not_taken_for_attention(bridge, name):
+    expected = bridge.run_with_cache(tokens())[1]
+
+    def compute(activation, hook):
+        bridge.blocks[0].mlp(torch.zeros(1, 1, bridge.cfg.d_model))  # hooks within a hook
+        heads = activation.reshape(*activation.shape[:2], 2, -1)
+        (heads @ heads.transpose(-1, -2)).softmax(-1)
+
+    with bridge.hooks(fwd_hooks=[(name, compute)]):
+        _, cache = bridge.run_with_cache(tokens())
+    for inner in ("rot_q", "rot_k", "attn_scores", "pattern"):
+        assert torch.equal(cache[inner, 1], expected[inner, 1])
 
 
 @torch.no_grad()

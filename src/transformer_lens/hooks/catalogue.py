@@ -95,6 +95,7 @@ CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("blocks.{l}.mlp.hook_expert_indices", "batch_pos chosen", "the experts chosen"),
     *(HookInfo(f"blocks.{{l}}.mlp.experts.{{e}}.hook_{x}", "routed d_mlp", f"the expert's {what}, of its tokens")
       for x, what in (("gate", "gate before the activation function"), ("pre", "linear branch"), ("post", "neurons"))),
+    HookInfo("blocks.{l}.mlp.experts.{e}.hook_out", "routed d_model", "the expert's output, before it is weighted"),
     *(HookInfo(f"blocks.{{l}}.mlp.shared.hook_{x}", "batch_pos d_shared", f"the shared expert's {what}")
       for x, what in (("gate", "gate before the activation function"), ("pre", "linear branch"), ("post", "neurons"))),
     *_norm("blocks.{l}.ln2_post", "the norm after the MLP"),

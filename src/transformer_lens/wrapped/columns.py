@@ -34,10 +34,12 @@ class Columns:
     size: int
     strides: tuple[int, ...] | None = field(init=False)
     start: int = field(init=False)
+    shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", int(self.index.flatten()[0]))
         object.__setattr__(self, "strides", _strides(self.index))
+        object.__setattr__(self, "shape", tuple(self.index.shape))
 
     @property
     def whole(self) -> bool:
@@ -50,7 +52,7 @@ class Columns:
             return vector[..., self.index.to(vector.device)]
         last = vector.stride(-1)
         return vector.as_strided(
-            (*vector.shape[:-1], *self.index.shape),
+            (*vector.shape[:-1], *self.shape),
             (*vector.stride()[:-1], *(stride * last for stride in self.strides)),
             vector.storage_offset() + self.start * last,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from transformer_lens.wrapped.columns import Columns
 from transformer_lens.wrapped.wiring import Wiring, keep_value
 
 ATTN = "blocks.{layer}.attn."
+Eager = Literal["attention", "experts"]
 
 
 class Site(ABC):
@@ -23,11 +25,13 @@ class Site(ABC):
 
     Attributes:
         path: the module it is at.
-        needs_eager: whether it can be seen in HF's eager attention only.
+        needs_eager: the parts of HF that must run in their eager implementation for it to be seen.
+        may_rest: a pass need not come by it.
     """
 
     path: str
-    needs_eager: bool = False
+    needs_eager: frozenset[Eager] = frozenset()
+    may_rest: bool = False
 
     @abstractmethod
     def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
@@ -86,9 +90,16 @@ class Activation(Site):
         """See `Site.wire`."""
         if self.block:
             wiring.remember(self.block)
-        (wiring.after if self.after else wiring.before)(
-            self.path, lambda tensor: self._through(tensor, wiring, occupant)
-        )
+        plain = self.columns is None and self.times == 1.0 and not self.overwritten and not self.block
+
+        def as_it_is(tensor: Tensor) -> Tensor:
+            new: Tensor = occupant(tensor)
+            return tensor if new is tensor else new.view(tensor.shape)
+
+        def shown(tensor: Tensor) -> Tensor:
+            return self._through(tensor, wiring, occupant)
+
+        (wiring.after if self.after else wiring.before)(self.path, as_it_is if plain else shown)
 
     def _through(self, tensor: Tensor, wiring: Wiring, occupant: nn.Module) -> Tensor:
         shown = in_rows(tensor, wiring.inputs.get(self.block))

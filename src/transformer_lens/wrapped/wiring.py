@@ -61,12 +61,23 @@ class Wiring:
 
     def _found(self, path: str) -> nn.Module | None:
         if path not in self._modules:
-            # NOTE: get_submodule does the same at five times the cost, and a pass asks for hundreds.
-            module: nn.Module | None = self.model
-            for name in path.split("."):
-                module = None if module is None else module._modules.get(name)
-            self._modules[path] = module
+            # NOTE: get_submodule does the same at many times the cost, and a pass asks for hundreds.
+            parent, _, leaf = path.rpartition(".")
+            above = self._found(parent) if parent else self.model
+            self._modules[path] = None if above is None else above._modules.get(leaf)
         return self._modules[path]
+
+    def _unwatched(self, run: Callable[..., Any], *arguments: Any) -> Any:
+        """What `run` returns; a mode that watches the module around it does not see what `run` computes."""
+        if not self._modes:
+            return run(*arguments)
+        mode = self._modes.pop()
+        mode.__exit__(None, None, None)
+        try:
+            return run(*arguments)
+        finally:
+            mode.__enter__()
+            self._modes.append(mode)
 
     def before(self, path: str, change: Change) -> None:
         """Let `change` see, and return, the first input of a module."""
@@ -75,7 +86,7 @@ class Wiring:
         if len(changes) > 1:  # one torch hook for all that happens at one place
             return
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def through(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given = main_input(args, kwargs)
             if given is None:
                 return None
@@ -83,6 +94,9 @@ class Wiring:
             for seen in changes:
                 new = seen(new)
             return None if new is given else with_input(args, kwargs, new)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._unwatched(through, args, kwargs)
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -99,15 +113,18 @@ class Wiring:
         if len(changes) > 1:
             return
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def through(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = main_output(output)
             if given is None:
                 return None
             new = given
-            entered = main_input(args, kwargs)
             for seen, knows in changes:
-                new = seen(new, entered) if knows and entered is not None else seen(new)
+                entered = main_input(args, kwargs) if knows else None
+                new = seen(new) if entered is None else seen(new, entered)
             return None if new is given else with_output(output, new)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return self._unwatched(through, args, kwargs, output)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 
