@@ -19,7 +19,7 @@ Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
 NAMED_VALUES = ("zero", "mean", "resample")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Intervention:
     """A new value for a part of one activation.
 
@@ -226,6 +226,10 @@ class Intervention:
         places = [where[self.pos] if self.pos is None or isinstance(self.pos, str) else _named("position", self.pos)]
         places += [_named(axis, at) for axis, at in (("head", self.head), ("neuron", self.neuron)) if at is not None]
         return f"{self.hook}, {', '.join(places)}: becomes {self._value_in_words()}"
+
+    def __repr__(self) -> str:
+        # Not the value, which may be a whole cache.
+        return f"<Intervention {self.describe()}>"
 
     def _value_in_words(self) -> str:
         if isinstance(self.value, Tensor):
