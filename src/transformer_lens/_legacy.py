@@ -79,9 +79,10 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
-    "FactoredMatrix": dict.fromkeys(
-        ("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"
-    ),
+    "FactoredMatrix": {
+        **dict.fromkeys(("FactoredMatrix", "upcast_for_linalg"), "transformer_lens.weights.factored_matrix"),
+        "TensorLike": "transformer_lens.weights.matrix_index",
+    },
     "SVDInterpreter": {"SVDInterpreter": "transformer_lens.weights.svd_interpreter"},
     "head_detector": _HEAD_DETECTOR,
     "hook_points": _HOOK_POINTS,
@@ -105,6 +106,41 @@ MODULES: dict[str, dict[str, str]] = {
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),
+    "tools.analysis.interchange": {
+        **dict.fromkeys(
+            (
+                *("random_basis", "mean_difference_basis", "probe_basis", "neuron_basis", "random_neuron_basis"),
+                *("LearnedSubspace", "arbitrary_targets"),
+            ),
+            "transformer_lens.steering.bases",
+        ),
+        **dict.fromkeys(
+            (
+                *("SubspaceInterchange", "NormMatchedPlacebo", "collect_activations", "run_with_intervention"),
+                *("intervened_logits", "DASResult", "fit_das"),
+            ),
+            "transformer_lens.steering.interchanges",
+        ),
+        "random_init_bridge": "transformer_lens.models.random_bridge",
+    },
+    "tools.analysis.logit_lens": {
+        **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
+        "logit_readout": "transformer_lens.lenses.readout",
+        "logit_lens": "transformer_lens.lenses.readout:logit_lens_result",
+    },
+    "tools.analysis.projection_kernel": {
+        **dict.fromkeys(
+            (
+                *("SubspaceBasis", "ProjectionKernelResult", "RandomSubspaceReference", "orthonormal_subspace"),
+                *("projection_kernel", "random_projection_kernel_moments"),
+            ),
+            "transformer_lens.weights.subspaces",
+        ),
+        **dict.fromkeys(
+            ("AttentionHeadRef", "HeadAffinityPair", "HeadAffinityResult", "attention_head_subspace_affinity"),
+            "transformer_lens.weights.head_affinity",
+        ),
+    },
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
     "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,

@@ -9,6 +9,12 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "addmm": {"native.linear": ("vanilla_addmm", "batch_addmm")},
+    "architectures": {
+        "models.architectures": (
+            *("get_architectures_for_config", "is_masked_lm_model", "is_encoder_decoder_model"),
+            *("is_multimodal_model", "is_audio_model"),
+        )
+    },
     "attention": {"native.linear": ("simple_attn_linear", "complex_attn_linear", "clamp_qkv")},
     "attribute_utils": {"nested": ("get_nested_attr", "set_nested_attr")},
     "cache": {"native.key_value_cache": ("get_pos_offset",)},
@@ -47,7 +53,11 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
             *("AvailableDeviceMemory", "calculate_available_device_cuda_memory"),
             *("determine_available_memory_for_available_devices", "sort_devices_based_on_available_memory"),
             *("get_best_available_cuda_device", "get_best_available_device", "get_device_for_block_index"),
-        )
+        ),
+        "config.placement": (
+            *("is_mixed_offload_gpu", "count_unique_devices", "find_embedding_device"),
+            "cast_floating_params_to_dtype",
+        ),
     },
     "slice": {"hooks": ("Slice", "SliceInput"), "hooks.slicing": ("to_python_int",)},
     "statistics": {

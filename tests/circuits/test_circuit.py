@@ -114,6 +114,9 @@ def test_what_is_wrong_is_said(tmp_path):
         Circuit(NODES, torch.zeros(NODES.edges.shape), torch.ones(NODES.edges.shape, dtype=torch.bool))
     with pytest.raises(UnknownNameError, match="no sender 'L5H0'"):
         drawn().without("L5H0")
+    (tmp_path / "text").write_text("no circuit")
+    with pytest.raises(ConfigurationError, match="holds no circuit: it is no JSON"):
+        Circuit.load(tmp_path / "text")
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(ConfigurationError, match="holds no circuit of version 1"):
         Circuit.load(tmp_path / "other.json")

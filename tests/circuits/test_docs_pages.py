@@ -22,7 +22,7 @@ def page(request, tmp_path, monkeypatch):
 
 def test_a_page_says_what_its_code_gives(page, tmp_path, capsys):
     name, text, found = page
-    for image in re.findall(r"\]\(images/(.*?)\)", text):
+    for image in re.findall(r"\]\(pictures/(.*?)\)", text):
         assert (tmp_path / image).exists(), f"{name} shows {image} and does not make it"
     CHECKS[name](found, text)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.annotations import unchecked
 
 from models.families import hf_model
 from toys import TOKENS, toy
@@ -134,6 +135,15 @@ def test_eap_ig_finds_the_indirect_object_circuit(host):
     assert 0.85 < float(found.faithfulness) < 1.1
     needed = minimality(model, circuit, others.tokens, others.corrupted_tokens, metric)
     assert min(needed["L0H0"], needed["L1H0"]) > 1
+
+
+def test_nothing_to_evaluate_is_refused():
+    with pytest.raises(ValueError, match="There is no circuit to evaluate"):
+        evaluate(toy(), [], TOKENS, OTHER, METRIC)
+    with unchecked(), pytest.raises(ValueError, match='of is "nodes" or "edges"; got \'heads\''):
+        minimality(toy(), Circuit.of(toy()), TOKENS, OTHER, METRIC, of="heads")
+    with pytest.raises(ValueError, match=r"Both runs need one shape; got \(2, 7\) and \(2, 5\)"):
+        evaluate(toy(), Circuit.of(toy()), TOKENS, OTHER[:, :5], METRIC)
 
 
 def test_a_circuit_of_another_model_is_refused():

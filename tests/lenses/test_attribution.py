@@ -138,8 +138,21 @@ def test_result_as_table_top_and_picture():
     assert "Tower" in sources._repr_html_()
 
 
+def test_a_cache_may_come_by_its_own_name():
+    model = demo_on("native")
+    _, cache = model.run_with_cache("The Eiffel Tower is in")
+    found = direct_logit_attribution(model, answer_tokens=" Paris", cache=cache)
+    assert torch.equal(found.attribution, direct_logit_attribution(model, cache, " Paris").attribution)
+    with pytest.raises(ValueError, match="Give one of input and cache; got both"):
+        direct_logit_attribution(model, cache, " Paris", cache=cache)
+
+
 def test_what_is_refused():
     model = demo_on("native")
+    with pytest.raises(ValueError, match="Give one of input and cache; got neither"):
+        direct_logit_attribution(model, answer_tokens=" Paris")
+    with pytest.raises(ValueError, match="give answer_tokens"):
+        direct_logit_attribution(model, "The")
     with unchecked(), pytest.raises(ValueError, match="unit is one of component, head, neuron; got 'layer'"):
         direct_logit_attribution(model, "The", " Paris", unit="layer")
     with unchecked(), pytest.raises(ValueError, match="one for each of the 1 rows; got 2"):

@@ -209,3 +209,10 @@ def test_gradients_flow_through_an_edit(model):
             return model(PROMPT, return_type="loss")
 
     torch.testing.assert_close(gradient, (at(1.01) - at(0.99)) / 0.02, rtol=0.02, atol=1e-4)
+
+
+def test_what_is_in_force_prints_in_one_line_whatever_the_tensors(model):
+    _, cache = model.run_with_cache(PROMPT)
+    with model.edit(Intervention(STREAM, cache, pos=-1), name="other"):
+        shown = repr(model.edits)
+    assert shown == f"(Edit('other', [<Intervention {STREAM}, position -1: becomes what it was in another run>]),)"

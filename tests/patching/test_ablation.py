@@ -118,6 +118,8 @@ def test_what_is_wrong_is_said(parts, options, error, message):
 def test_a_single_prompt_has_no_mean():
     with pytest.raises(ValueError, match="over a single prompt changes nothing"):
         ablate(toy(), TOKENS[:1], ["L0H0"], METRIC)
+    with pytest.raises(ValueError, match="There is no layer 9 in a model of 2 layers"):
+        part_labels(toy(), "heads", layer=9)
     with pytest.raises(ValueError, match="has no mlps"):
         part_labels(toy("attn_only"), "mlps")
     with pytest.raises(UnknownNameError, match="'MLP0' cannot be silenced"):

@@ -9,6 +9,7 @@ from toys import KINDS, TOKENS, toy
 from transformer_lens import HookedTransformer, TransformerBridge, demo
 from transformer_lens.errors import UnknownNameError
 from transformer_lens.patching import LogitDifference, Nodes, edge_attribution, run_with_edges, written
+from transformer_lens.patching.edges import EdgeRuns
 from transformer_lens.patching.nodes import UndefinedPathError
 
 OTHER = (TOKENS * 7 + 3) % 31
@@ -225,3 +226,57 @@ def test_a_stream_that_parts_do_not_add_up_to_is_refused():
     model.blocks[0].hook_resid_mid.add_hook(lambda stream, hook: stream * 2)  # somebody else writes into it
     with pytest.raises(UndefinedPathError, match="does not add up to this model's stream"):
         written(model, TOKENS, Nodes.of(model))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("host", ["native", "wrapped"])
+def test_prompts_run_in_pieces_give_the_same_scores(host, method):
+    model = toy("gated_grouped") if host == "native" else wrapped("llama")
+    tokens, other = torch.cat([TOKENS, OTHER, TOKENS + 1])[:5], torch.cat([OTHER, TOKENS, OTHER])[:5]
+
+    def mixes_rows(logits):  # nothing that could be computed for each piece alone
+        return (logits[:, -1, 3] - logits[:, -1, 5]).pow(2).sum() * logits[0, -1, 1]
+
+    for metric in (LogitDifference(torch.arange(5), 7), mixes_rows):
+        whole = edge_attribution(model, tokens, other, metric, method=method, steps=2)
+        for rows in (2, 5, 9):
+            pieces = edge_attribution(model, tokens, other, metric, method=method, steps=2, max_rows=rows)
+            torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("host", [HookedTransformer.from_pretrained, TransformerBridge.boot_transformers])
+def test_a_piece_of_a_left_padded_batch_keeps_its_padding(host):
+    model = host("demo")
+    texts = ["The Eiffel Tower is in", "Paris", "Rome", "The Colosseum is in"]
+    tokens = model.to_tokens(texts, padding_side="left")
+    other = model.to_tokens([texts[3], *texts[1:3], texts[0]], padding_side="left")
+    metric = LogitDifference(5, 7)
+    whole = edge_attribution(model, tokens, other, metric, steps=1)
+    torch.testing.assert_close(
+        edge_attribution(model, tokens, other, metric, steps=1, max_rows=2), whole, atol=1e-4, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("row", ["native", *FAMILIES])
+def test_late_edges_run_late_layers_alone_and_give_the_same(row):
+    model, tokens = (toy("gated_grouped"), TOKENS) if row == "native" else (wrapped(row), family_tokens(2, 7))
+    nodes = Nodes.of(model)
+    last = nodes.n_layers - 1
+    late = ["input", "L0H1", "MLP0"] if nodes.has_mlps else ["input", "L0H1"]
+    into = [*[receiver.label for receiver in nodes.receivers if receiver.layer >= last][:3], "logits"]
+    weights = torch.cat([weights_of(nodes, (sender, receiver)) for sender in late for receiver in into])
+    early = weights_of(nodes, ("input", nodes.receivers[0].label))
+    runs = EdgeRuns(model, tokens, written(model, (tokens * 7 + 3) % 31, nodes))
+    seen = []
+    model.add_hook("blocks.0.hook_resid_pre", lambda stream, hook: seen.append(len(stream)))
+    found = torch.stack(list(runs.logits(weights)))
+    assert seen == [len(tokens)]  # the plain run, and no other
+    wanted = torch.stack(list(runs.logits(torch.cat([weights, early]))))[:-1]
+    assert len(seen) == 2
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(found[0], model(tokens), atol=1e-3)
+
+
+def test_pieces_without_rows_are_refused():
+    with pytest.raises(ValueError, match="max_rows is 1 or more; got 0"):
+        edge_attribution(toy("gated_grouped"), TOKENS, OTHER, METRIC, max_rows=0)

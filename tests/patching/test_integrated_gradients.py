@@ -32,6 +32,8 @@ def test_heads_have_an_axis_of_their_own():
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="steps is 1 or more"):
         integrated_gradients(toy(), TOKENS, METRIC, steps=0)
+    with pytest.raises(ValueError, match="Gradients are taken inside blocks; hook_embed is outside"):
+        integrated_gradients(toy(), TOKENS, METRIC, hook="hook_embed")
     with pytest.raises(ValueError, match="one shape"):
         integrated_gradients(toy(), TOKENS, METRIC, baseline=OTHER[:, 1:])
     with pytest.raises(ValueError, match=r"baseline has shape \(2, 7, 3\)"):

@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from tests.annotations import unchecked
 
 from transformer_lens import HookedTransformer, TransformerBridge
 from transformer_lens.patching import (
@@ -117,3 +118,18 @@ def test_functions_that_take_the_last_position_compute_no_other():
         with model.hooks([("unembed.hook_in", lambda x, hook, seen=seen: seen.append(x.shape[:2]))]):
             study.run()
         assert seen == [(6, positions)]
+
+
+@pytest.mark.parametrize("kind", [LogitDifference, Probability, Rank])
+@pytest.mark.parametrize(
+    ("token", "error", "message"),
+    [
+        (99, ValueError, "Token 99 is outside the vocabulary of 9"),
+        (torch.tensor([1, -1]), ValueError, "Token -1 is outside"),
+        (torch.tensor([1, 2, 3]), ValueError, r"one for each of the 2 rows; got shape \(3,\)"),
+        (" Paris", TypeError, r"token ids; got ' Paris'. model.to_single_token\(' Paris'\)"),
+    ],
+)
+def test_what_is_no_token_of_a_row_is_refused(kind, token, error, message):
+    with unchecked(), pytest.raises(error, match=message):
+        kind(token)(torch.zeros(2, 3, 9))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.annotations import unchecked
 
 from toys import BASE, KINDS, TOKENS
 from transformer_lens import HookedTransformer, TransformerBridge
@@ -138,6 +139,71 @@ def test_what_cannot_be_swept_says_so(intervention, message):
 def test_a_value_that_is_none_says_which_there_are():
     with pytest.raises(ValueError, match="one of zero, mean, resample, a number, a tensor, a cache or a function"):
         Intervention("blocks.0.hook_resid_pre", "average")
+
+
+STREAM = "blocks.0.hook_resid_pre"
+Z = "blocks.1.attn.hook_z"
+LAST_A = LogitDifference(1)
+
+
+@pytest.mark.parametrize("host", ["native", "bridge"])
+@pytest.mark.parametrize(
+    ("intervention", "message"),
+    [
+        (Intervention(Z, "zero", head=4), "blocks.1.attn.hook_z has no head 4: 4 in all"),
+        (Intervention("blocks.1.mlp.hook_post", 1.0, neuron=[3, 128]), "no neuron 128: 128 in all"),
+        (Intervention(Z, lambda z: z, head=9), "has no head 9"),
+        (
+            Intervention(STREAM, torch.ones(7)),
+            r"becomes a tensor of shape \(7,\). That does not fit here.*\(2, 6, 128\)",
+        ),
+        (Intervention(STREAM, {STREAM: torch.ones(3, 6, 128)}), "the value has 3 rows and this run 2"),
+        (Intervention(STREAM, lambda x: x[..., :3]), "That does not fit here"),
+        (
+            Intervention(STREAM, {f"{STREAM}s": torch.ones(1)}),
+            f"is a cache without it. Nearest: {STREAM}s. Cache it too",
+        ),
+        (Intervention(STREAM, lambda x: x[:, :, :, 2]), "That does not fit here"),
+    ],
+)
+def test_a_part_or_value_that_does_not_fit_is_refused(host, intervention, message):
+    model = demo(host)
+    ids = model.to_tokens(["The Eiffel Tower is in", "The Eiffel Tower is on"])
+    assert ids.shape[1] == 6
+    with pytest.raises((ValueError, KeyError), match=message):
+        sweep(model, ids, [intervention], LAST_A)
+    with pytest.raises((ValueError, KeyError)), model.edit(intervention):
+        model(ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": "The cat"}, r"token ids \[batch, pos\], as model.to_tokens.*; got str"),
+        ({"tokens": torch.tensor([1, 2])}, r"got shape \(2,\)"),
+        ({"metric": None}, "The metric is a function of logits; got NoneType"),
+        (
+            {"cells": ["blocks.0.hook_resid_pre"]},
+            r"A cell is an Intervention\(hook, value\).*got 'blocks.0.hook_resid_pre'",
+        ),
+        ({"cells": [[LAST_A]]}, "A cell is an Intervention"),
+        ({"max_rows": 0}, "max_rows is 1 or more, or None; got 0"),
+        ({"memory": -1}, "memory is 1 or more, or None; got -1"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(changes, message):
+    given = {"tokens": tokens(), "cells": [], "metric": LAST_A, **changes}
+    with unchecked(), pytest.raises((TypeError, ValueError), match=message):
+        sweep(toy("05_LN_relu_standard"), **given)
+
+
+@pytest.mark.parametrize("value", [None, [1, 2]])
+def test_a_value_of_no_kind_says_which_there_are(value):
+    with (
+        unchecked(),
+        pytest.raises(TypeError, match=r"A value is one of zero, .* or a function; got (NoneType|list) for"),
+    ):
+        Intervention(STREAM, value)
 
 
 def test_what_is_no_model_is_refused():

@@ -93,3 +93,9 @@ def test_means_by_position_need_runs_of_equal_length():
     assert means[HOOK].shape == (1, 4, 4, 32)
     with pytest.raises(ValueError, match="the value has 4 positions and this run 6"):
         sweep(model, texts(model), [Intervention(HOOK, means)], METRIC)
+
+
+def test_the_mean_of_one_row_is_refused():
+    model = HookedTransformer.from_pretrained("demo")
+    with pytest.raises(ValueError, match="the mean over this run's one row changes nothing"):
+        sweep(model, model.to_tokens("Paris is"), [Intervention("blocks.1.hook_mlp_out", "mean")], LogitDifference(5))

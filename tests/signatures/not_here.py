@@ -10,9 +10,6 @@ _NAMES = {
         components.bert_embed components.bert_mlm_head components.bert_nsp_head components.bert_pooler
         components.t5_attention components.t5_block components.token_typed_embed
     """,
-    "State space layers have no host yet.": """
-        ActivationCache.ActivationCache: compute_ssm_effective_attention compute_ssm_state ssm_layers
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
@@ -26,19 +23,20 @@ _NAMES = {
             get_basic_config get_pretrained_model_config
         config.transformer_bridge_config.TransformerBridgeConfig.__init__
         config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory utilities.aliases utilities.architectures
+        factories.architecture_adapter_factory utilities.aliases
         utilities.heterogeneous_config utilities.quantization utilities.tl_checkpoint_conversion utilities.tracr
         utilities.hf_utils: autoconfig_with_remote_post_init_compat autotokenizer_with_special_token_compat
             enable_hf_numeric_tower get_rotary_pct_from_config make_post_init_kwarg_tolerant
     """,
-    "Weights in HuggingFace's names are processed by the bridge itself; single tensors by weights.processing.": """
-        weight_processing.ProcessWeights: center_attention_weights center_unembed center_weight_single
-            convert_tensor_to_hf_format convert_tensor_to_tl_format distribute_weights_to_components
-            extract_attention_tensors_for_folding fold_layer_norm_bias_single fold_layer_norm_biases
-            fold_layer_norm_weight_single fold_layer_norm_weights
+    "Which words say the kind of a model is not recorded; see is_masked_lm_model and the others beside it.": """
+        utilities.architectures: classify_architecture classify_model_config classify_model_name
+    """,
+    "Weights in HuggingFace's names are processed by the bridge itself.": """
+        weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
+            distribute_weights_to_components extract_attention_tensors_for_folding
     """,
     "A bridge has one host and no adapters, components or remote drivers; its sites are in `wrapped`.": """
-        FactoredMatrix.TensorLike HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
+        HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
         hook_points.HookPoint.enable_reshape model_bridge.bridge_core model_bridge.component_setup
         model_bridge.composition_scores model_bridge.exceptions model_bridge.remote_bridge
         model_bridge.sources.native model_bridge.sources.tl_legacy model_bridge.sources.transformers.source
@@ -53,14 +51,18 @@ _NAMES = {
             stack_params_for to_sentence_pair_tokens
     """,
     "Devices of a HuggingFace model are placed by transformers' device_map.": """
-        utilities.multi_gpu: cast_floating_params_to_dtype count_unique_devices find_embedding_device
-            find_misplaced_modules is_mixed_offload_gpu maybe_cast_floating_params resolve_device_map
+        utilities.multi_gpu: find_misplaced_modules maybe_cast_floating_params resolve_device_map
     """,
-    "Studies of other shapes under these names: see transformer_lens.lenses, .probing and .patching.": """
-        tools.analysis.attribution_patching tools.analysis.interchange tools.analysis.jacobian_lens
+    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
+        tools.analysis.attribution_patching tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
-        tools.analysis.logit_lens tools.analysis.projection_kernel tools.analysis.sparse_probing
-        tools.analysis.direct_logit_attribution.direct_logit_attribution
+        tools.analysis.sparse_probing
+    """,
+    "How a module draws its weights is not known; random_init_bridge draws a model's.": """
+        tools.analysis.interchange.reinitialized
+    """,
+    "Targets are one set for all rows, and the model's own soft cap is always in its logits.": """
+        tools.analysis.logit_lens.LogitReadout: applied_output_transform per_row_targets
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils

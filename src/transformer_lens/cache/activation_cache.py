@@ -14,6 +14,7 @@ import transformer_lens.cache.native_readout  # noqa: F401 - registers what is k
 from transformer_lens.cache.errors import MissingWeightsError
 from transformer_lens.cache.part_methods import PartMethods
 from transformer_lens.cache.readout import Readout, readout_of
+from transformer_lens.cache.state_space_methods import StateSpaceMethods
 from transformer_lens.cache.storage import load_run, save_run
 from transformer_lens.cache.stream_methods import StreamMethods
 from transformer_lens.errors import UnknownNameError, nearest
@@ -23,7 +24,7 @@ from transformer_lens.hooks.names import NameDict, describe, spellings
 GRADIENT = "_grad"
 
 
-class ActivationCache(StreamMethods, PartMethods):
+class ActivationCache(StreamMethods, PartMethods, StateSpaceMethods):
     """Activations by name. A tensor is stored once, and answers to every spelling of its name.
 
     Keys: a full name in either spelling, or short ones: `cache["pattern", 3]`, `cache["resid_post", -1]`,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,100 +12,12 @@ from torch import Tensor
 
 from transformer_lens.cache.attribution import token_ids
 from transformer_lens.cache.decompose import streams_until
+from transformer_lens.cache.logit_readout import FinalComparison, LogitLensResult, LogitReadout, ReturnType
 from transformer_lens.cache.run import Run, as_slice
 from transformer_lens.cache.run import stream as stream_entering
 from transformer_lens.hooks import SliceInput
 
-ReturnType = Literal["logits", "probs", "log_probs"]
 Lens = Callable[[Tensor, int], Tensor]
-
-
-@dataclass(frozen=True)
-class LogitReadout:
-    """Vectors of the stream, read in the vocabulary.
-
-    Attributes:
-        values: logits, probabilities or log-probabilities (nats): of all tokens, of `vocab_ids`, or of `top_ids`.
-        return_type: which of them.
-        entropy: of the whole distribution, in nats.
-        top_ids: the likeliest tokens, best first, where top_k was asked for.
-        vocab_ids: the tokens asked for, where a part of the vocabulary was.
-        target_ids: the targets asked for.
-        target_ranks: how many tokens are likelier than each target (0: it is the likeliest).
-        target_probabilities: the probability of each target.
-        final: how each distribution compares with the one that the model ends with, where that was asked for.
-    """
-
-    values: Float[Tensor, "*row selected"]
-    return_type: ReturnType
-    entropy: Float[Tensor, "*row"]
-    top_ids: Int[Tensor, "*row k"] | None = None
-    vocab_ids: Int[Tensor, "selected"] | None = None
-    target_ids: Int[Tensor, "target"] | None = None
-    target_ranks: Int[Tensor, "*row target"] | None = None
-    target_probabilities: Float[Tensor, "*row target"] | None = None
-    final: FinalComparison | None = None
-
-
-@dataclass(frozen=True)
-class FinalComparison:
-    """How distributions compare with the model's final one at the same place.
-
-    Attributes:
-        kl: Kullback-Leibler divergence of the final distribution from each, in nats.
-        rank: how many tokens are likelier in each than the token that the model ends with (its likeliest).
-    """
-
-    kl: Float[Tensor, "*row"]
-    rank: Int[Tensor, "*row"]
-
-
-@dataclass(frozen=True)
-class LogitLensResult:
-    """What each layer's stream predicts.
-
-    Attributes:
-        readout: values and the rest, each with a leading axis over layers.
-        labels: "0_pre", "0_mid", …, "final_post": which stream each is.
-        has_batch_dim: whether a batch axis follows.
-    """
-
-    readout: LogitReadout
-    labels: list[str]
-    has_batch_dim: bool
-
-    @property
-    def values(self) -> Float[Tensor, "layer *batch_and_pos selected"]:
-        """The values of the readout."""
-        return self.readout.values
-
-    def rank_trajectory(self, target: int = 0) -> Int[Tensor, "layer *batch_and_pos"]:
-        """How many tokens are likelier than a target, layer by layer; `target` counts through those asked for.
-
-        Raises:
-            ValueError: no targets were asked for.
-        """
-        if self.readout.target_ranks is None:
-            raise ValueError("No targets were asked for: logit_lens(targets=…).")
-        return self.readout.target_ranks[..., target]
-
-    def top_tokens(self, tokenizer: Any) -> dict[str, Any]:
-        """The likeliest tokens as text by label, nested by batch, position and rank.
-
-        Args:
-            tokenizer: what decodes ids, with `decode(list of ids)`.
-
-        Raises:
-            ValueError: top_k was not asked for.
-        """
-        if self.readout.top_ids is None:
-            raise ValueError("No likeliest tokens were asked for: logit_lens(top_k=…).")
-        ids = self.readout.top_ids.tolist()
-        return {label: _decoded(row, tokenizer) for label, row in zip(self.labels, ids, strict=True)}
-
-
-def _decoded(ids: Any, tokenizer: Any) -> Any:
-    return [_decoded(row, tokenizer) for row in ids] if isinstance(ids, list) else tokenizer.decode([ids])
 
 
 def logit_lens(
@@ -130,20 +42,8 @@ def logit_lens(
     With compare_to_final the result's `readout.final` compares each distribution with the model's own, which no lens
     changes; the last hook_resid_post must have been cached.
     """
-    if return_type not in ("logits", "probs", "log_probs"):
-        raise ValueError(f'return_type is "logits", "probs" or "log_probs"; got {return_type!r}.')
-    if vocab is not None and top_k is not None:
-        raise ValueError("Give vocab (these tokens) or top_k (the likeliest), not both.")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is at least 1; got {chunk_size}.")
-    reader = _Reader(
-        run,
-        lens=lens,
-        apply_ln=apply_ln,
-        return_type=return_type,
-        top_k=top_k,
-        vocab=None if vocab is None else torch.as_tensor(vocab),
-        targets=None if targets is None else token_ids(run, targets).flatten(),
+    reader = _reader(
+        run, lens=lens, apply_ln=apply_ln, return_type=return_type, top_k=top_k, vocab=vocab, targets=targets
     )
 
     def selected(stream: Tensor) -> Tensor:
@@ -155,17 +55,63 @@ def logit_lens(
         vectors = [(layer, selected(stream)) for _, layer, stream in streams]
         final = selected(stream_entering(run, run.n_layers)) if compare_to_final else None
         columns = reader.read(vectors, final, chunk_size)
-    assert columns.values is not None
-    assert columns.entropy is not None
-    compared = None
-    if columns.kl is not None and columns.final_rank is not None:
-        compared = FinalComparison(columns.kl, columns.final_rank)
-    readout = LogitReadout(
-        columns.values, return_type, columns.entropy, columns.top_ids, reader.vocab, reader.targets,
-        columns.target_ranks, columns.target_probabilities, compared,
-    )  # fmt: skip
     has_batch_dim = run.has_batch_dim and as_slice(batch_slice).mode != "int"
-    return LogitLensResult(readout, [label for label, _, _ in streams], has_batch_dim)
+    return LogitLensResult(
+        reader.readout(columns), [label for label, _, _ in streams], has_batch_dim, _target_names(targets)
+    )
+
+
+def read_vectors(
+    run: Run,
+    vectors: Float[Tensor, "*row d_model"],
+    *,
+    apply_ln: bool = True,
+    vocab: Sequence[int] | Int[Tensor, "selected"] | None = None,
+    targets: Any = None,
+    return_type: ReturnType = "logits",
+    top_k: int | None = None,
+    chunk_size: int = 64,
+    enable_grad: bool = False,
+) -> LogitReadout:
+    """Any vectors of the stream's width, read as the final stream is. See `transformer_lens.lenses.logit_readout`."""
+    reader = _reader(
+        run, lens=None, apply_ln=apply_ln, return_type=return_type, top_k=top_k, vocab=vocab, targets=targets
+    )
+    with torch.set_grad_enabled(enable_grad):
+        columns = reader.read([(run.n_layers, vectors)], None, chunk_size)
+    return reader.readout(_Columns(*(None if column is None else column[0] for column in columns)))
+
+
+def _target_names(targets: Any) -> list[str | None] | None:
+    if targets is None or isinstance(targets, Tensor):
+        return None
+    given = [targets] if isinstance(targets, str | int) else list(targets)
+    return [target if isinstance(target, str) else None for target in given]
+
+
+def _reader(
+    run: Run,
+    *,
+    lens: Lens | None,
+    apply_ln: bool,
+    return_type: ReturnType,
+    top_k: int | None,
+    vocab: Any,
+    targets: Any,
+) -> _Reader:
+    if return_type not in ("logits", "probs", "log_probs"):
+        raise ValueError(f'return_type is "logits", "probs" or "log_probs"; got {return_type!r}.')
+    if vocab is not None and top_k is not None:
+        raise ValueError("Give vocab (these tokens) or top_k (the likeliest), not both.")
+    return _Reader(
+        run,
+        lens=lens,
+        apply_ln=apply_ln,
+        return_type=return_type,
+        top_k=top_k,
+        vocab=None if vocab is None else torch.as_tensor(vocab),
+        targets=None if targets is None else token_ids(run, targets).flatten(),
+    )
 
 
 def _streams(run: Run, layers: Sequence[int] | None, incl_mid: bool) -> Iterator[tuple[str, int, Tensor]]:
@@ -211,6 +157,8 @@ class _Reader:
 
         The chunks of rows are the outer loop, so that a chunk's final distribution is computed once for all layers.
         """
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is at least 1; got {chunk_size}.")
         shape = streams[0][1].shape[:-1]
         flat = [(layer, vectors.reshape(-1, vectors.shape[-1])) for layer, vectors in streams]
         last = None if final is None else final.reshape(-1, final.shape[-1])
@@ -223,6 +171,18 @@ class _Reader:
                 done.append(self._chunk(here if self.lens is None else self.lens(here, layer), goal))
         joined = [[_joined(column, shape) for column in zip(*done, strict=True)] for done in pieces]
         return _Columns(*(None if rows[0] is None else torch.stack(rows) for rows in zip(*joined, strict=True)))
+
+    def readout(self, columns: _Columns) -> LogitReadout:
+        """The columns, with what was asked for."""
+        assert columns.values is not None
+        assert columns.entropy is not None
+        compared = None
+        if columns.kl is not None and columns.final_rank is not None:
+            compared = FinalComparison(columns.kl, columns.final_rank)
+        return LogitReadout(
+            columns.values, self.return_type, columns.entropy, columns.top_ids, self.vocab, self.targets,
+            columns.target_ranks, columns.target_probabilities, compared, self.apply_ln,
+        )  # fmt: skip
 
     def _distribution(self, vectors: Tensor) -> Tensor:
         """The model's own log-probabilities."""
@@ -265,4 +225,4 @@ def _joined(chunks: Sequence[Tensor | None], shape: torch.Size) -> Tensor | None
     if not present:
         return None
     column = torch.cat(present)
-    return column.reshape(*shape, *column.shape[1:])
+    return column.reshape((*shape, *column.shape[1:]))

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from transformer_lens.circuits.circuit import Circuit
-from transformer_lens.circuits.evaluation import outside, run_metric
-from transformer_lens.patching.edges import written
+from transformer_lens.circuits.evaluation import outside
+from transformer_lens.patching.edges import EdgeRuns, written
 from transformer_lens.patching.nodes import Nodes
 
 Logits = Float[Tensor, "batch pos d_vocab"]
@@ -65,12 +65,11 @@ def acdc(
         True
     """
     nodes = Nodes.of(model)
-    source = written(model, source_tokens, nodes)
+    runs = EdgeRuns(model, tokens, written(model, source_tokens, nodes), nodes)
     distance = distance or _Divergence(model(tokens)[:, -1])
 
     def measure(rows: Tensor) -> Float[Tensor, "row"]:
-        values = run_metric(model, tokens, source, rows, distance, nodes=nodes, max_rows=max_rows)
-        return values.reshape(len(rows), -1).mean(1)
+        return runs.metric(rows, distance, max_rows=max_rows).reshape(len(rows), -1).mean(1)
 
     search = _Search(Circuit.of(nodes, about={"method": "ACDC", "threshold": str(threshold)}), measure, threshold)
     for receiver in tqdm(

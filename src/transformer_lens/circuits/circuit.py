@@ -195,7 +195,10 @@ class Circuit:
         Raises:
             ConfigurationError: the file holds something else.
         """
-        held = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            held = json.loads(Path(path).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"{path} holds no circuit: it is no JSON ({error}).") from error
         if not isinstance(held, dict) or held.get("format") != FORMAT or held.get("version") != 1:
             raise ConfigurationError(f"{path} holds no circuit of version 1: its format is not {FORMAT!r}.")
         nodes = Nodes(**held["nodes"])

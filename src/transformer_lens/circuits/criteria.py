@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.circuits.circuit import Circuit
-from transformer_lens.circuits.evaluation import check, outside, run_metric
-from transformer_lens.patching.edges import written
+from transformer_lens.circuits.evaluation import outside, runs_of
 from transformer_lens.patching.metrics import Metric
 
 _ARROW = " -> "
@@ -77,12 +76,11 @@ def completeness(
         >>> found.gap  # the whole model misses nothing
         tensor([0.])
     """
-    nodes = check(model, [circuit])
+    runs = runs_of(model, [circuit], tokens, source_tokens)
     chosen = [tuple(labels) for labels in sets] if sets is not None else _random_sets(circuit, samples, seed)
-    whole = Circuit.of(nodes)
+    whole = Circuit.of(circuit.nodes)
     weights = torch.stack([outside(graph.without(*labels)) for graph in (circuit, whole) for labels in chosen])
-    source = written(model, source_tokens, nodes)
-    values = run_metric(model, tokens, source, weights, metric, nodes=nodes, max_rows=max_rows)
+    values = runs.metric(weights, metric, max_rows=max_rows)
     of_circuit, of_model = values.reshape(2, len(chosen), -1).mean(-1)
     return Completeness(chosen, of_circuit, of_model)
 
@@ -117,6 +115,7 @@ def minimality(
 
     Raises:
         ConfigurationError: a circuit of another model's nodes.
+        ValueError: `of` is neither.
 
     Example:
         >>> from transformer_lens import HookedTransformer, demo
@@ -127,15 +126,16 @@ def minimality(
         >>> max(found, key=found.get) in ("input", "L0H0", "L1H0")
         True
     """
-    nodes = check(model, [circuit])
+    if of not in ("nodes", "edges"):
+        raise ValueError(f'of is "nodes" or "edges"; got {of!r}.')
+    runs = runs_of(model, [circuit], tokens, source_tokens)
     labels = circuit.parts if of == "nodes" else [_ARROW.join(edge[:2]) for edge in circuit.edges]
-    source = written(model, source_tokens, nodes)
     largest = torch.zeros(len(labels))
     for knocked_out in given:
         base = circuit.without(*knocked_out)
         smaller = [base.without(label) if of == "nodes" else _without_edge(base, label) for label in labels]
         weights = torch.stack([outside(graph) for graph in (base, *smaller)])
-        values = run_metric(model, tokens, source, weights, metric, nodes=nodes, max_rows=max_rows)
+        values = runs.metric(weights, metric, max_rows=max_rows)
         means = values.reshape(len(weights), -1).mean(1).cpu()
         largest = torch.maximum(largest, (means[1:] - means[0]).abs())
     return dict(zip(labels, largest.tolist(), strict=True))

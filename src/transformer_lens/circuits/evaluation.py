@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transformer_lens.circuits.circuit import Circuit
 from transformer_lens.errors import ConfigurationError
-from transformer_lens.patching.edges import Written, run_with_edges, written
+from transformer_lens.patching.edges import EdgeRuns, written
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import Nodes
 
@@ -62,6 +62,7 @@ def evaluate(
 
     Raises:
         ConfigurationError: a circuit of another model's nodes.
+        ValueError: no circuit, or runs of different shape.
 
     Example:
         >>> from transformer_lens import HookedTransformer, demo
@@ -75,41 +76,26 @@ def evaluate(
         (True, True, True)
     """
     several = [circuits] if isinstance(circuits, Circuit) else list(circuits)
-    nodes = check(model, several)
-    source = written(model, source_tokens, nodes)
-    weights = torch.stack([outside(circuit) for circuit in several])
-    values = run_metric(model, tokens, source, weights, metric, nodes=nodes, max_rows=max_rows)
+    if not several:
+        raise ValueError("There is no circuit to evaluate; give one or several.")
+    runs = runs_of(model, several, tokens, source_tokens)
+    values = runs.metric(torch.stack([outside(circuit) for circuit in several]), metric, max_rows=max_rows)
     return Evaluation(values, metric(model(tokens)), metric(model(source_tokens)))
 
 
-def check(model: Any, circuits: Sequence[Circuit]) -> Nodes:
-    """The model's nodes, which all circuits must be of.
+def runs_of(model: Any, circuits: Sequence[Circuit], tokens: Tensor, source_tokens: Tensor) -> EdgeRuns:
+    """The clean run, to be made again with edges of circuits patched.
 
     Raises:
-        ConfigurationError: one is not.
+        ConfigurationError: a circuit is of another model's nodes.
     """
     nodes = Nodes.of(model)
     for circuit in circuits:
         if circuit.nodes != nodes:
             raise ConfigurationError(f"The circuit is of a model with {circuit.nodes}; this one has {nodes}.")
-    return nodes
+    return EdgeRuns(model, tokens, written(model, source_tokens, nodes), nodes)
 
 
 def outside(circuit: Circuit) -> Float[Tensor, "sender receiver"]:
-    """One for each edge that is not kept, as weights for `run_with_edges`."""
+    """One for each edge that is not kept, as weights for `EdgeRuns`."""
     return (circuit.nodes.edges & ~circuit.kept).float()
-
-
-def run_metric(
-    model: Any,
-    tokens: Tensor,
-    source: Written,
-    weights: Float[Tensor, "row sender receiver"],
-    metric: Metric,
-    *,
-    nodes: Nodes,
-    max_rows: int,
-) -> Float[Tensor, "row *batch"]:
-    """The metric of each row of `weights`; see `run_with_edges`."""
-    runs = run_with_edges(model, tokens, source, weights, nodes=nodes, max_rows=max_rows)
-    return torch.stack([metric(logits) for logits in runs])

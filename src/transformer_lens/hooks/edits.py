@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.hooks.interventions import Cell, Intervention, parts_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit:
     """A named set of interventions, to be put on a model by `model.edit`.
 
@@ -49,6 +49,10 @@ class Edit:
 
     def __str__(self) -> str:
         return self.describe()
+
+    def __repr__(self) -> str:
+        # Not the tensors: a list of edits is printed to see what is in force.
+        return f"Edit({self.name!r}, {list(self.interventions)})"
 
 
 @dataclass(frozen=True, eq=False)

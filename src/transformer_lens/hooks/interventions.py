@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FunctionType
@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks.names import describe
 
 Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
 NAMED_VALUES = ("zero", "mean", "resample")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Intervention:
     """A new value for a part of one activation.
 
@@ -44,11 +45,11 @@ class Intervention:
     neuron: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        kinds = f"A value is one of {', '.join(NAMED_VALUES)}, a number, a tensor, a cache or a function"
         if isinstance(self.value, str) and self.value not in NAMED_VALUES:
-            raise ValueError(
-                f"A value is one of {', '.join(NAMED_VALUES)}, a number, a tensor, a cache or a function; "
-                f"got {self.value!r}."
-            )
+            raise ValueError(f"{kinds}; got {self.value!r}.")
+        if not isinstance(self.value, str | int | float | Tensor | Mapping) and not callable(self.value):
+            raise TypeError(f"{kinds}; got {type(self.value).__name__} for {self.hook}.")
 
     @cached_property
     def axes(self) -> list[str]:
@@ -125,14 +126,57 @@ class Intervention:
         from_front = {position + asked if position < 0 else position for position in wanted}
         return sorted(position for position in from_front if position < n_positions)
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse heads and neurons that an activation of this shape does not have.
+
+        Raises:
+            ValueError: it has not so many.
+        """
+        heads = next((place for place, axis in enumerate(self.axes) if axis in ("head", "kv_head")), None)
+        for what, index, axis in (("head", self.head, heads), ("neuron", self.neuron, -1)):
+            if index is None or axis is None:
+                continue
+            for number in _listed(index):
+                if not -shape[axis] <= number < shape[axis]:
+                    raise ValueError(f"{self.hook} has no {what} {number}: {shape[axis]} in all, counted from 0.")
+
     def new_value(
         self, part: Float[Tensor, "batch *part"], positions: Sequence[int], skipped: int = 0
     ) -> Float[Tensor, "batch *part"]:
         """What takes the place of `part`, which lies at `positions` without the first `skipped` of them.
 
         Raises:
-            ValueError: the value is "mean" or "resample", which a sweep replaces by the means and rows of its run.
+            UnknownNameError: the value is a cache that does not have this activation.
+            ValueError: the value does not fit there; or it is "mean" or "resample", which a sweep replaces by the means
+                and rows of its run.
         """
+        try:
+            return self._value_for(part, positions, skipped).expand_as(part)
+        except (RuntimeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"{self.describe()}. That does not fit here, where the part has shape {tuple(part.shape)}: {error}. "
+                'While text is generated, a value for each position of the prompt needs pos="prompt", or numbers.'
+            ) from error
+
+    def activation_in(self, cache: Mapping[str, Tensor]) -> Float[Tensor, "batch *shape"]:
+        """The activation of this name in a cache that is the value.
+
+        Raises:
+            UnknownNameError: it is not there.
+        """
+        try:
+            return cache[self.hook]
+        except UnknownNameError:
+            raise
+        except KeyError:
+            raise UnknownNameError(
+                f"The value for {self.hook} is a cache without it.{nearest(self.hook, cache)} Cache it too "
+                "(names_filter)."
+            ) from None
+
+    def _value_for(self, part: Tensor, positions: Sequence[int], skipped: int) -> Tensor:
         if isinstance(self.value, str):
             if self.value != "zero":
                 raise ValueError(f"{self.value!r} is for sweeps; here, give values.MeanOf(cache) or a cache.")
@@ -142,11 +186,13 @@ class Intervention:
         if isinstance(self.value, Tensor):
             axis = self.position_axis
             shape = [*part.shape[:axis], part.shape[axis] + skipped, *part.shape[axis + 1 :]]
-            value = self.value.to(part.device, part.dtype).expand(shape)
-            return value.narrow(axis, skipped, part.shape[axis])
+            whole = self.value.to(part.device, part.dtype).expand(shape)
+            return whole.narrow(axis, skipped, part.shape[axis])
         if isinstance(self.value, Mapping):
-            return self.value[self.hook][self.index(positions[skipped:])].to(part.device, part.dtype).expand_as(part)
-        return self.value(part)
+            activation = self.activation_in(self.value)
+            return activation[self.index(positions[skipped:])].to(part.device, part.dtype)
+        made: Tensor = self.value(part)
+        return made
 
     def edit(
         self, activation: Float[Tensor, "batch *shape"], n_positions: int, first: int = 0, prompt: int | None = None
@@ -159,6 +205,7 @@ class Intervention:
             first: see there.
             prompt: as in `positions`.
         """
+        self.check(activation.shape)
         positions = self.positions(n_positions, prompt)
         skipped = sum(position < first for position in positions)
         if skipped == len(positions):
@@ -180,6 +227,10 @@ class Intervention:
         places += [_named(axis, at) for axis, at in (("head", self.head), ("neuron", self.neuron)) if at is not None]
         return f"{self.hook}, {', '.join(places)}: becomes {self._value_in_words()}"
 
+    def __repr__(self) -> str:
+        # Not the value, which may be a whole cache.
+        return f"<Intervention {self.describe()}>"
+
     def _value_in_words(self) -> str:
         if isinstance(self.value, Tensor):
             if self.value.numel() == 1:
@@ -197,12 +248,27 @@ Cell = Intervention | OwnHook | Sequence["Intervention | OwnHook"]
 
 
 def parts_of(cell: Cell) -> tuple[Intervention | OwnHook, ...]:
-    """The interventions and functions of your own of a cell, which may be a single one."""
-    if isinstance(cell, Intervention):
-        return (cell,)
-    if isinstance(cell, tuple) and len(cell) == 2 and isinstance(cell[0], str) and callable(cell[1]):
-        return ((cell[0], cell[1]),)
-    return tuple(cell)
+    """The interventions and functions of your own of a cell, which may be a single one.
+
+    Raises:
+        TypeError: something in it is neither.
+    """
+    given: Any = cell
+    if _is_part(given):
+        return (given,)
+    parts = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    for part in parts:
+        if not _is_part(part):
+            raise TypeError(
+                "A cell is an Intervention(hook, value), a pair (hook name, function), or several of them; got "
+                f"{part!r}."
+            )
+    return parts
+
+
+def _is_part(part: Any) -> bool:
+    is_pair = isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str) and callable(part[1])
+    return is_pair or isinstance(part, Intervention)
 
 
 def interventions_of(cell: Cell) -> tuple[Intervention, ...]:

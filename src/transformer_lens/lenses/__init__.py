@@ -14,6 +14,7 @@ from transformer_lens.lenses.ioi_heads import IOIPrompts, IOIScores, ioi_scores
 from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.patchscope import Patchscope, patchscope
+from transformer_lens.lenses.readout import logit_readout
 from transformer_lens.lenses.sources import SourceAttribution, source_attribution
 from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean_kl, train_tuned_lens
 
@@ -39,6 +40,7 @@ __all__ = [
     "jacobian_lens",
     "logit_derivative",
     "logit_lens",
+    "logit_readout",
     "mean_kl",
     "neuron_directions",
     "ov_eigenvalues",

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens import viz
+from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.cache.attribution import token_ids
 from transformer_lens.cache.reading import Reading, post_scale, reading_of
 from transformer_lens.cache.readout import Readout, readout_of
@@ -97,13 +98,14 @@ class Goal:
 @torch.no_grad()
 def direct_logit_attribution(
     model: Any,
-    input: Input,
-    answer_tokens: Token,
+    input: Input | None = None,
+    answer_tokens: Token | None = None,
     incorrect_tokens: Token | None = None,
     *,
     unit: Unit = "component",
     pos: int = -1,
     top_k: int = 20,
+    cache: ActivationCache | None = None,
 ) -> DirectLogitAttribution:
     """What each part adds to logit(answer), or to logit(answer) - logit(incorrect), at one position, directly.
 
@@ -116,14 +118,15 @@ def direct_logit_attribution(
         input: a text, texts of one length or token ids; or a cache that holds what is split: hook_embed and so on,
             every attn_out and mlp_out ("component"), z ("head") or mlp.hook_post ("neuron"), the last
             hook_resid_post, and the scales of ln_final and of norms behind layers.
-        answer_tokens: a token, or one for each row.
+        answer_tokens: a token, or one for each row; needed.
         incorrect_tokens: the tokens whose logits are subtracted.
         unit: "component" (embeddings, attention and MLP of each layer), "head" or "neuron".
         pos: the position that predicts.
         top_k: how many neurons are listed, the greatest by absolute mean.
+        cache: the cache, in place of input.
 
     Raises:
-        ValueError: there is no such unit, or tokens do not fit the batch.
+        ValueError: there is no such unit, no answer, not one of input and cache, or tokens do not fit.
         UnknownNameError: the cache lacks what is needed.
         UndefinedDecompositionError: neurons, in a model whose MLPs are no sum over neurons.
 
@@ -136,7 +139,13 @@ def direct_logit_attribution(
     """
     if unit not in get_args(Unit):
         raise ValueError(f"unit is one of {', '.join(get_args(Unit))}; got {unit!r}.")
-    run = Question(sample(model, input, names_of(readout_of(model), unit)).cache)
+    if answer_tokens is None:
+        raise ValueError("What each part adds is counted towards an answer: give answer_tokens.")
+    if (input is None) == (cache is None):
+        raise ValueError(f"Give one of input and cache; got {'neither' if cache is None else 'both'}.")
+    seen = input if cache is None else cache
+    assert seen is not None
+    run = Question(sample(model, seen, names_of(readout_of(model), unit)).cache)
     goal = goal_of(run, answer_tokens, incorrect_tokens, pos)
     if unit == "neuron":
         labels, rows = _top_neurons(run, goal, top_k)

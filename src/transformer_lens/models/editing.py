@@ -122,14 +122,7 @@ def _changing(model: Any, intervention: Intervention) -> Callable[..., Tensor]:
         if intervention.pos == "generated" and prompt is None:
             return activation
         end = place.first + activation.shape[intervention.position_axis]
-        try:
-            intervention.edit(activation, end, place.first, prompt)
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"{intervention.describe()}. That does not fit here, where the whole activation has shape "
-                f"{tuple(activation.shape)}: {error}. While text is generated, a value for each position of the prompt "
-                'needs pos="prompt", or numbers.'
-            ) from error
+        intervention.edit(activation, end, place.first, prompt)
         return activation
 
     return change

@@ -135,7 +135,7 @@ class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProces
             device: where the result goes.
         """
         if attention_mask is None and tokens is not None:
-            attention_mask = self._mask_shown_by(tokens, prepend_bos, None)
+            attention_mask = self.mask_shown_by(tokens, prepend_bos, None)
         frame = Frame.make(embed.shape[1], embed.device, attention_mask, pos_offset)
         residual, position = self.placed(embed, frame)
         if device is not None:
@@ -215,7 +215,7 @@ class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProces
             start = self._start(input, prepend_bos, padding_side, attention_mask, past_kv_cache)
         else:
             if tokens is not None and attention_mask is None:
-                attention_mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+                attention_mask = self.mask_shown_by(tokens, prepend_bos, padding_side)
             frame = self._frame(input, attention_mask, past_kv_cache)
             start = Start(input, tokens, shortformer_pos_embed, attention_mask, frame)
         self._check_layer("start_at_layer", start_at_layer)

@@ -61,14 +61,21 @@ class Running(TextMethods, HookedRootModule):
             raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(input.shape)}.")
         tokens = tokens.to(self.input_device)
         if mask is None:
-            mask = self._mask_shown_by(tokens, prepend_bos, padding_side)
+            mask = self.mask_shown_by(tokens, prepend_bos, padding_side)
         return tokens, None, mask
 
-    def _mask_shown_by(
-        self, tokens: Int[Tensor, "batch pos"], prepend_bos: bool | None, padding_side: PaddingSide | None
+    def mask_shown_by(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        prepend_bos: bool | None = None,
+        padding_side: PaddingSide | None = None,
     ) -> Int[Tensor, "batch pos"] | None:
-        # Bare ids carry no mask. Where batches are padded on the left, the padding must be found; and rows of which
-        # some begin with padding and some do not are a left-padded batch, whatever the default side is.
+        """1 for tokens and 0 for padding, as `forward` finds it where no attention_mask is given; None: no padding.
+
+        Bare ids carry no mask. Where batches are padded on the left, the padding must be found; and rows of which some
+        begin with padding and some do not are a left-padded batch, whatever the default side is. So a part of a batch
+        may show less than the whole.
+        """
         if self.tokenizer is None:
             return None
         left = (padding_side or self.codec.padding_side) == "left"

@@ -11,7 +11,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-import transformer_lens.models.bridge_readout  # noqa: F401 - registers what is known of bridges
+import transformer_lens.models.bridge_readout
+import transformer_lens.models.bridge_state_space  # noqa: F401 - and of their state space layers
 from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.errors import ConfigurationError
 from transformer_lens.hooks import HookPoint

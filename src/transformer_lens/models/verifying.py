@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +15,9 @@ from transformer_lens.hooks.hook_point import reads_only
 from transformer_lens.models.identities import identities
 from transformer_lens.models.verification import BASIC, Check, Outcome, Verification
 from transformer_lens.wrapped.anatomy import SpecAnatomy
-from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.host import WrappedHost, needs
 from transformer_lens.wrapped.resolver.anatomy import logits_of, probe_inputs
-from transformer_lens.wrapped.sites import Activation, SharedHeadInput, Slot
+from transformer_lens.wrapped.sites import Activation, Eager, SharedHeadInput, Slot
 
 T = TypeVar("T")
 Failure = (TransformerLensError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
@@ -39,16 +39,28 @@ class Verifier:
         layers = range(self.host.anatomy.cfg.n_layers)
         self.layers = set(layers) if thorough else _one_of_each(list(self.slots), len(layers))
         self.untrusted: dict[str, str] = {}
+        self.resting: set[str] = set()
+        self._plain: dict[frozenset[Eager], Tensor] = {}
         self.shown: dict[str, Tensor] = {}
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def logits(self, hooks: Sequence[tuple[str, Callable[..., Any]]] = (), eager: bool = False) -> Tensor:
+    def logits(self, hooks: Sequence[tuple[str, Callable[..., Any]]] = (), eager: Collection[Eager] = ()) -> Tensor:
         """The logits under some hooks."""
         with torch.no_grad(), self.bridge.hooks(fwd_hooks=list(hooks)), self.host.wired(), self.host.eager(eager):
             made = logits_of(self.host.model(**self.inputs))
         assert made is not None
         return made
+
+    def plain(self, names: Iterable[str] = ()) -> Tensor:
+        """The model's own logits without hooks, computed as it must be to look at these names."""
+        wanted = needs(self.slots[name] for name in names)
+        if wanted not in self._plain:
+            with torch.no_grad(), self.host.eager(wanted):
+                made = logits_of(self.host.model(**self.inputs))
+            assert made is not None
+            self._plain[wanted] = made
+        return self._plain[wanted]
 
     def looked_at(self, names: Iterable[str]) -> list[str]:
         """The names that lie in layers that are looked at."""
@@ -62,22 +74,15 @@ class Verifier:
     def run(self) -> Verification:
         """All checks."""
         model, before = self.host.model, self._state()
-        with torch.no_grad():
-            bare = logits_of(model(**self.inputs))
-        assert bare is not None
+        bare = self.plain()
         own = torch.equal(self.logits(), bare)
-        with torch.no_grad(), self.host.eager(True):
-            eager = logits_of(model(**self.inputs))
-        assert eager is not None
         names = [name for name in self.looked_at(self.slots) if self.can_be_hooked(self.slots[name])]
-        inner = {name for name in names if self.slots[name].site.needs_eager}
-        for group, wanted in (([name for name in names if name not in inner], bare), (sorted(inner), eager)):
-            self._find_bad(group, wanted)
+        self._find_bad_alike(names)
         unseen = dict(self.untrusted)
-        good = [name for name in names if name not in self.untrusted]
-        quiet = self._same_under(good, eager if inner - self.untrusted.keys() else bare)
+        good = [name for name in names if name not in self.untrusted and name not in self.resting]
+        quiet = not self._fired(good)
         fixed = self._changed_in_place(good)
-        moved = self._edits(good, bare, eager)
+        moved = self._edits(good)
         checks = [
             Check(BASIC[0], _outcome(own)),
             Check(BASIC[1], _outcome(quiet and not any(why.startswith("changes") for why in unseen.values()))),
@@ -94,16 +99,8 @@ class Verifier:
 
     def screen(self) -> dict[str, str]:
         """Hook points that go wrong in a few passes over all layers -> how. Where HF edits in place, copies show."""
-        with torch.no_grad():
-            bare = logits_of(self.host.model(**self.inputs))
-            with self.host.eager(True):
-                eager = logits_of(self.host.model(**self.inputs))
-        assert bare is not None
-        assert eager is not None
         names = [name for name, slot in self.slots.items() if self.can_be_hooked(slot)]
-        inner = [name for name in names if self.slots[name].site.needs_eager]
-        self._find_bad([name for name in names if name not in inner], bare)
-        self._find_bad(inner, eager)
+        self._find_bad_alike(names)
         self._changed_in_place([name for name in names if name not in self.untrusted])
         return self.untrusted
 
@@ -115,9 +112,9 @@ class Verifier:
         return [
             (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), "forward" in m.__dict__)
             for m in modules
-        ] + [(self.host.model.config._attn_implementation,)]
+        ] + [(self.host.model.config._attn_implementation, self.host.model.config._experts_implementation)]
 
-    def _fired(self, names: Sequence[str], wanted: Tensor) -> str:
+    def _fired(self, names: Sequence[str]) -> str:
         """Why hooks that change nothing at these names go wrong together; empty: they do not."""
         count = dict.fromkeys(names, 0)
 
@@ -129,23 +126,31 @@ class Verifier:
             made = self.logits([(name, copied) for name in names])
         except Failure as error:
             return f"raises {type(error).__name__}: {str(error)[:160]}"
-        if any(fired != 1 for fired in count.values()):
-            return f"fires {next(fired for fired in count.values() if fired != 1)} times in a pass"
-        return "" if torch.equal(made, wanted) else "changes the logits though it changes nothing"
+        rest = {name for name, fired in count.items() if fired == 0 and self.slots[name].site.may_rest}
+        self.resting |= rest
+        wrong = [fired for name, fired in count.items() if fired != 1 and name not in rest]
+        if wrong:
+            return f"fires {wrong[0]} times in a pass"
+        return "" if torch.equal(made, self.plain(names)) else "changes the logits though it changes nothing"
 
-    def _find_bad(self, names: Sequence[str], wanted: Tensor) -> None:
-        why = self._fired(names, wanted) if names else ""
+    def _find_bad_alike(self, names: Sequence[str]) -> None:
+        """`_find_bad` for the names that run in each implementation together."""
+        groups: dict[frozenset[Eager], list[str]] = {}
+        for name in names:
+            groups.setdefault(self.slots[name].site.needs_eager, []).append(name)
+        for group in groups.values():
+            self._find_bad(group)
+
+    def _find_bad(self, names: Sequence[str]) -> None:
+        why = self._fired(names) if names else ""
         if not why:
             return
         if len(names) == 1:
             self.untrusted[names[0]] = why
             return
         middle = len(names) // 2
-        self._find_bad(names[:middle], wanted)
-        self._find_bad(names[middle:], wanted)
-
-    def _same_under(self, names: Sequence[str], wanted: Tensor) -> bool:
-        return not self._fired(names, wanted)
+        self._find_bad(names[:middle])
+        self._find_bad(names[middle:])
 
     def _changed_in_place(self, names: Sequence[str]) -> dict[str, str]:
         """Hook points whose tensor HF changes afterwards; their sites show a copy from now on, where they can."""
@@ -168,12 +173,11 @@ class Verifier:
         self.untrusted |= changed
         return changed
 
-    def _edits(self, names: Sequence[str], bare: Tensor, eager: Tensor) -> dict[str, str]:
+    def _edits(self, names: Sequence[str]) -> dict[str, str]:
         """Hook points where an edit changes nothing."""
         idle = {}
         for name in names:
-            wanted = eager if self.slots[name].site.needs_eager else bare
-            if not self._moves(name, wanted):
+            if not self._moves(name, self.plain([name])):
                 idle[name] = "an edit has no effect"
         self.untrusted |= idle
         return idle
@@ -206,7 +210,8 @@ class Verifier:
         def keep(tensor: Tensor, hook: HookPoint) -> None:
             cache[str(hook.name)] = tensor.detach().clone()
 
-        self.logits([(name, keep) for name in names if name not in self.untrusted], eager=True)
+        looked_at = [(name, keep) for name in names if name not in self.untrusted]
+        cache["logits"] = self.logits(looked_at, eager=("attention", "experts"))
         return cache
 
 

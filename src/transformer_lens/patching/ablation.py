@@ -70,7 +70,7 @@ def part_labels(model: Any, kind: PartKind, *, layer: int | None = None) -> list
         layer: of this layer alone.
 
     Raises:
-        ValueError: an unknown kind, or one that this model has not.
+        ValueError: an unknown kind, or a kind or a layer that this model has not.
 
     Example:
         >>> from transformer_lens import HookedTransformer
@@ -90,6 +90,8 @@ def part_labels(model: Any, kind: PartKind, *, layer: int | None = None) -> list
     }
     if kind not in labels:
         raise ValueError(f"{kind!r} is no kind of part: {', '.join(get_args(PartKind))}.")
+    if layer is not None and not -cfg.n_layers <= layer < cfg.n_layers:
+        raise ValueError(f"There is no layer {layer} in a model of {cfg.n_layers} layers.")
     numbers = range(cfg.n_layers) if layer is None else [range(cfg.n_layers)[layer]]
     return [label for number in numbers for label in labels[kind](number)]
 

@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from transformer_lens.hooks.names import describe
 from transformer_lens.patching.plain_run import PlainRun, RunRequest
-from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.host import WrappedHost, needs
 from transformer_lens.wrapped.replay import Inputs, Replay, is_whole, keeps_keys, reproduces
 
 
@@ -46,7 +46,7 @@ class BridgeRun(PlainRun):
         self.trust = _Trust() if hooked else _TRUST.setdefault(self.host, _Trust())
         points = {id(point) for point in map(model.hook_dict.__getitem__, request.hooks)}
         slots = [slot for slot in self.host.slots if id(slot.occupant) in points]
-        self.eager = any(slot.site.needs_eager for slot in slots)
+        self.eager = needs(slots)
         with self.active():
             cache = self._run()
             inputs, real = self.inputs, self.inputs.get("attention_mask")
@@ -82,7 +82,7 @@ class BridgeRun(PlainRun):
         if what == "prefix" and first == 0:
             return False
         # What holds for one row without padding need not hold for several, of which each has masks of its own.
-        name = f"{what}, {self.eager}, {self.batch > 1}, {real is None}"
+        name = f"{what}, {sorted(self.eager)}, {self.batch > 1}, {real is None}"
         known = self.trust.holds(name)
         if known is not None:
             return known

@@ -8,7 +8,9 @@ other it sees what is passed through (EAP-IG, Hanna et al. 2024, arXiv 2403.1780
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal, get_args
 
@@ -16,14 +18,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lens.hooks import HookPoint
 from transformer_lens.patching.edges import Written, written
-from transformer_lens.patching.gradients import ENTRY, Hook, gradients
+from transformer_lens.patching.gradients import ENTRY, Hook, gradients, logit_gradient
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import Nodes
 
 EdgeMethod = Literal["EAP", "EAP-IG-inputs", "EAP-IG-activations", "clean-corrupted"]
 EdgeScores = Float[Tensor, "sender receiver"]
+Edits = Callable[["_Piece"], list[Hook]]
 
 
 @torch.no_grad()
@@ -35,6 +37,7 @@ def edge_attribution(
     *,
     method: EdgeMethod = "EAP-IG-inputs",
     steps: int = 5,
+    max_rows: int | None = None,
 ) -> EdgeScores:
     """For each edge an estimate of how much the metric changes when that edge alone carries the other run's values.
 
@@ -48,12 +51,15 @@ def edge_attribution(
             of each part of each layer, in `steps` runs in which just what they write lies between the two.
         steps: how many points between the two runs (midpoints of as many equal pieces). It costs so many passes forward
             and back, for "EAP-IG-activations" that many for each attention and each MLP.
+        max_rows: how many prompts run together; None: all. The scores are the same, whatever the metric: it sees the
+            logits of all prompts. Memory is then that of so many prompts, and of all their logits; the cost up to
+            three more passes forward for each one back.
 
     Returns:
         [sender, receiver], in the order of `Nodes.of(model)`; zero for pairs that are no edges.
 
     Raises:
-        ValueError: an unknown method, steps below 1, or runs of different shape.
+        ValueError: an unknown method, steps or max_rows below 1, or runs of different shape.
         UndefinedPathError: the model has no such edges, or the metric no gradient.
 
     Example:
@@ -71,59 +77,151 @@ def edge_attribution(
         raise ValueError(f"steps is 1 or more; got {steps}.")
     if tokens.shape != source_tokens.shape:
         raise ValueError(f"Both runs need one shape; got {tuple(tokens.shape)} and {tuple(source_tokens.shape)}.")
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows is 1 or more; got {max_rows}.")
     nodes = Nodes.of(model)
-    plain, source = (written(model, run, nodes) for run in (tokens, source_tokens))
-    change = source - plain
+    runs = _Runs(model, nodes, metric, list(_pieces(model, nodes, (tokens, source_tokens), max_rows)))
     shares = [(step + 0.5) / steps for step in range(steps)]
-    run = lambda *edits: _Slopes(nodes, gradients(model, tokens, _input_hooks(nodes), metric, edits=edits))  # noqa: E731
     match method:
         case "EAP":
-            return run().scores(change)
+            return runs.scores(_unchanged)
         case "clean-corrupted":
-            entered = run(_moved_entry(source[:, :, 0]))
-            return (run().scores(change) + entered.scores(change)) / 2
+            return _mean([runs.scores(_unchanged), runs.scores(_entering(1.0))])
         case "EAP-IG-inputs":
-            between = (plain[:, :, 0] + share * change[:, :, 0] for share in shares)
-            return _mean(run(_moved_entry(stream)).scores(change) for stream in between)
-    total = torch.zeros(nodes.edges.shape, device=change.device)
+            return _mean([runs.scores(_entering(share)) for share in shares])
+    total = torch.zeros(nodes.edges.shape, device=tokens.device)
     for part, hook in _parts(nodes):
-        moved = change[:, :, part].sum(2)
-        scores = _mean(run((hook, _adding(share * moved))).scores(change) for share in shares)
-        total[part] = scores[part]
+        total[part] = _mean([runs.scores(_writing(part, hook, share)) for share in shares])[part]
     return total
 
 
-def _mean(tensors: Iterator[Tensor]) -> Tensor:
-    return torch.stack(list(tensors)).mean(0)
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(tensors)).mean(0)
+
+
+def _unchanged(piece: _Piece) -> list[Hook]:
+    return []
+
+
+def _entering(share: float) -> Edits:
+    """The embeddings lie on the way from the plain run to the other."""
+
+    def edits(piece: _Piece) -> list[Hook]:
+        stream = piece.plain[:, :, 0] + share * piece.change[:, :, 0]
+        # NOTE: added as a difference of values, so that the leaf before it still has the gradient.
+        return [(ENTRY, lambda now, hook: now + (stream - now.detach()))]
+
+    return edits
+
+
+def _writing(part: slice, at: str, share: float) -> Edits:
+    """What these senders write together lies on the way from the plain run to the other."""
+
+    def edits(piece: _Piece) -> list[Hook]:
+        moved = share * piece.change[:, :, part].sum(2)
+        return [(at, lambda now, hook: now + moved)]
+
+    return edits
 
 
 def _input_hooks(nodes: Nodes) -> list[str]:
     return list(dict.fromkeys(receiver.hook for receiver in nodes.receivers))
 
 
-class _Slopes:
-    """The gradients at all receivers' inputs in one run."""
+class _Piece:
+    """Some of the prompts, and what senders write there in both runs (large, so computed where it is needed)."""
 
-    def __init__(self, nodes: Nodes, found: dict[str, Tensor]):
-        self.nodes = nodes
-        self.found = found
+    def __init__(self, model: Any, nodes: Nodes, runs: Sequence[Tensor], masks: Sequence[Tensor | None]):
+        self.model, self.nodes = model, nodes
+        self.tokens, self.source_tokens = runs
+        self.mask, self.source_mask = masks
 
-    def scores(self, change: Written) -> EdgeScores:
-        """For each edge what the sender's change gains by the gradient at the receiver's input."""
-        scores = torch.zeros(self.nodes.edges.shape, device=change.device)
+    @cached_property
+    def plain(self) -> Written:
+        """In the plain run."""
+        return written(self.model, self.tokens, self.nodes, attention_mask=self.mask)
+
+    @cached_property
+    def source(self) -> Written:
+        """In the other run."""
+        return written(self.model, self.source_tokens, self.nodes, attention_mask=self.source_mask)
+
+    @cached_property
+    def change(self) -> Written:
+        """In the other run, less the plain one."""
+        return self.source - self.plain
+
+    def forget(self) -> None:
+        """Let go of what can be computed again."""
+        for name in ("plain", "source", "change"):
+            self.__dict__.pop(name, None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slope:
+    """A metric of some prompts' logits that has this gradient."""
+
+    gradient: Float[Tensor, "batch pos d_vocab"]
+
+    def __call__(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, ""]:
+        """See `_Slope`."""
+        return (logits * self.gradient).sum()
+
+
+def _pieces(model: Any, nodes: Nodes, runs: tuple[Tensor, Tensor], max_rows: int | None) -> Iterator[_Piece]:
+    rows = runs[0].shape[0] if max_rows is None else max_rows
+    # NOTE: padding is found in the whole batch; a part of it may not show that it is padded on the left.
+    masks = [model.mask_shown_by(run) for run in runs]
+    for start in range(0, runs[0].shape[0], rows):
+        some = slice(start, start + rows)
+        yield _Piece(
+            model, nodes, [run[some] for run in runs], [None if mask is None else mask[some] for mask in masks]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The plain run of all prompts, piece by piece, changed in one way or another."""
+
+    model: Any
+    nodes: Nodes
+    metric: Metric
+    pieces: Sequence[_Piece]
+
+    def scores(self, edits: Edits) -> EdgeScores:
+        """What each sender's change gains by the gradient at each receiver's input, in the run with these edits."""
+        return sum(
+            (self._of_piece(piece, edits(piece), metric) for piece, metric in self._metrics(edits)),
+            start=torch.zeros(self.nodes.edges.shape, device=self.pieces[0].tokens.device),
+        )
+
+    def _metrics(self, edits: Edits) -> Iterator[tuple[_Piece, Metric]]:
+        """Each piece, and a metric of its logits whose gradient there is that of the metric of all."""
+        if len(self.pieces) == 1:
+            yield self.pieces[0], self.metric
+            return
+        logits = []
+        for piece in self.pieces:
+            logits.append(self.model.run_with_hooks(piece.tokens, fwd_hooks=edits(piece), attention_mask=piece.mask))
+            piece.forget()
+        slopes = logit_gradient(self.metric, torch.cat(logits)).split([len(some) for some in logits])
+        del logits
+        for piece, slope in zip(self.pieces, slopes, strict=True):
+            yield piece, _Slope(slope)
+            piece.forget()
+
+    def _of_piece(self, piece: _Piece, edits: Sequence[Hook], metric: Metric) -> EdgeScores:
+        hooks = _input_hooks(self.nodes)
+        found = gradients(self.model, piece.tokens, hooks, metric, edits=edits, attention_mask=piece.mask)
+        scores = torch.zeros(self.nodes.edges.shape, device=piece.tokens.device)
         for hook, members in groupby(enumerate(self.nodes.receivers), lambda entry: entry[1].hook):
             places = list(members)
             first, reads = places[0][0], places[0][1].reads
-            gradient = self.found[hook]
+            gradient = found[hook]
             each = gradient if places[0][1].head is not None else gradient.unsqueeze(2)  # [batch, pos, head, d_model]
-            gained = torch.einsum("bpsd,bphd->sh", change[:, :, :reads], each.to(change.dtype))
+            gained = torch.einsum("bpsd,bphd->sh", piece.change[:, :, :reads], each.to(piece.change.dtype))
             scores[:reads, first : first + len(places)] = gained.float()
         return scores
-
-
-def _moved_entry(stream: Float[Tensor, "batch pos d_model"]) -> Hook:
-    # NOTE: added as a difference of values, so that the leaf before it still has the gradient.
-    return ENTRY, lambda now, hook: now + (stream - now.detach())
 
 
 def _parts(nodes: Nodes) -> Iterator[tuple[slice, str]]:
@@ -135,10 +233,3 @@ def _parts(nodes: Nodes) -> Iterator[tuple[slice, str]]:
             if size:
                 yield slice(start, start + size), f"blocks.{layer}.{hook}"
                 start += size
-
-
-def _adding(difference: Float[Tensor, "batch pos d_model"]) -> Callable[..., Tensor]:
-    def add(now: Tensor, hook: HookPoint) -> Tensor:
-        return now + difference
-
-    return add

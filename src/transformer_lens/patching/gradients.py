@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.hooks import HookPoint, reads_only
+from transformer_lens.hooks.names import layer_of
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import UndefinedPathError
 
@@ -56,6 +57,7 @@ def run_backward(
     *,
     edits: Sequence[Hook] = (),
     may_block: Sequence[str] = (),
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
 ) -> Iterator[Backward]:
     """A run of `tokens` from which the gradients at `names`, all inside blocks, can be taken inside the `with` block.
 
@@ -66,10 +68,18 @@ def run_backward(
         metric: a function of logits; its mean is what is differentiated.
         edits: forward hooks that change the run.
         may_block: hook points that may be put into `blocked`.
+        attention_mask: 1 for tokens, 0 for padding; None: as the model finds it.
 
     Raises:
         UndefinedPathError: the metric gives no gradient.
+        UnknownNameError: a hook point that the model does not have.
+        ValueError: a hook point outside the blocks.
     """
+    for name in names:
+        if name in model.hook_dict and layer_of(name) is None:
+            raise ValueError(
+                f"Gradients are taken inside blocks; {name} is outside them. The stream entering them is {ENTRY}."
+            )
     entry: list[Tensor] = []
     blocked: set[str] = set()
     found: dict[str, Tensor] = {}
@@ -95,16 +105,42 @@ def run_backward(
 
     backward = [*((name, stop(name)) for name in may_block), *((name, see(name)) for name in names)]
     with torch.enable_grad(), model.hooks(fwd_hooks=[(ENTRY, enter), *edits], bwd_hooks=backward):
-        value = metric(model(tokens)).mean()
-        if not value.requires_grad:
-            raise UndefinedPathError(
-                "The metric gives no gradient: it detaches the logits, or only counts or compares."
-            )
-        yield Backward(value, entry[0], found, blocked)
+        yield Backward(_differentiable(metric, model(tokens, attention_mask=attention_mask)), entry[0], found, blocked)
+
+
+def _differentiable(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, ""]:
+    value = metric(logits).mean()
+    if not value.requires_grad:
+        raise UndefinedPathError("The metric gives no gradient: it detaches the logits, or only counts or compares.")
+    return value
+
+
+def logit_gradient(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos d_vocab"]:
+    """The gradient of the metric's mean at the logits.
+
+    Raises:
+        UndefinedPathError: the metric gives no gradient.
+
+    Example:
+        >>> logit_gradient(lambda logits: logits[:, -1, 0], torch.zeros(2, 1, 2))
+        tensor([[[0.5000, 0.0000]],
+        <BLANKLINE>
+                [[0.5000, 0.0000]]])
+    """
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_differentiable(metric, leaf), leaf)
+    return gradient
 
 
 def gradients(
-    model: Any, tokens: Int[Tensor, "batch pos"], names: Sequence[str], metric: Metric, *, edits: Sequence[Hook] = ()
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    names: Sequence[str],
+    metric: Metric,
+    *,
+    edits: Sequence[Hook] = (),
+    attention_mask: Int[Tensor, "batch pos"] | None = None,
 ) -> dict[str, Float[Tensor, "..."]]:
     """The gradient of the metric's mean at each of these hook points, all inside blocks; see `run_backward`.
 
@@ -115,5 +151,5 @@ def gradients(
         >>> gradients(model, tokens, [name], lambda logits: logits[0, -1, 7])[name].shape
         torch.Size([1, 6, 128])
     """
-    with run_backward(model, tokens, names, metric, edits=edits) as backward:
+    with run_backward(model, tokens, names, metric, edits=edits, attention_mask=attention_mask) as backward:
         return backward.gradients()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +37,7 @@ class Reading(ABC):
         read = logits[:, self.positions(logits.shape[1])]
         tokens = self.tokens(logits.shape[0])
         if tokens is not None:
+            _check_range(tokens.flatten(), logits.shape[-1])
             read = read.gather(-1, tokens.to(logits.device)[:, None].expand(-1, read.shape[1], -1))
         return self.of_logits(read)
 
@@ -196,10 +198,22 @@ def _position(pos: int, n_positions: int) -> int:
     return pos % n_positions
 
 
-def _of_rows(token: Tokens, batch: int) -> Int[Tensor, "batch"]:
-    return torch.as_tensor(token).expand(batch)
+def _of_rows(token: Any, batch: int) -> Int[Tensor, "batch"]:
+    if isinstance(token, str):
+        raise TypeError(f"A metric takes token ids; got {token!r}. model.to_single_token({token!r}) gives its id.")
+    tokens = torch.as_tensor(token)
+    if tokens.ndim > 1 or (tokens.ndim == 1 and len(tokens) not in (1, batch)):
+        raise ValueError(f"One token, or one for each of the {batch} rows; got shape {tuple(tokens.shape)}.")
+    return tokens.expand(batch)
+
+
+def _check_range(tokens: Tensor, d_vocab: int) -> None:
+    outside = tokens[(tokens < 0) | (tokens >= d_vocab)]
+    if len(outside):
+        raise ValueError(f"Token {int(outside[0])} is outside the vocabulary of {d_vocab}.")
 
 
 def _of_answer(logits: Float[Tensor, "*cell batch pos token"], answer: Tokens) -> Float[Tensor, "*cell batch"]:
     tokens = _of_rows(answer, logits.shape[-3]).to(logits.device)
+    _check_range(tokens, logits.shape[-1])
     return logits[..., 0, :].gather(-1, tokens.expand(logits.shape[:-2])[..., None])[..., 0]

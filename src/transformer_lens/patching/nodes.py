@@ -146,7 +146,7 @@ class Nodes:
         """What reads the stream, in the order of reading."""
         found = []
         for layer in range(self.n_layers):
-            before = self._written_before(layer)
+            before = self.written_before(layer)
             for kind in ("q", "k", "v"):
                 count = self.n_heads if kind == "q" else self.n_key_heads
                 letter = "H" if count == self.n_heads else "G"
@@ -161,7 +161,8 @@ class Nodes:
         found.append(Receiver("logits", self.n_layers, "logits", None, final_hook(last), len(self.senders)))
         return tuple(found)
 
-    def _written_before(self, layer: int) -> int:
+    def written_before(self, layer: int) -> int:
+        """How many senders write before a layer."""
         return 1 + layer * (self.n_heads + self.has_mlps)
 
     @cached_property

@@ -54,7 +54,7 @@ def path_patch(
         senders: sets of "input" (the embeddings), "L1H0", "MLP1" or "resid2" (the stream entering layer 2); a set is a
             label, an `At`, or several of them that are patched together.
         receivers: sets of "L1H0.q", "L1H0.k", "L1H0.v" ("L1G0.k" for key heads under grouped-query attention), "MLP1",
-            "resid2" or "logits".
+            "resid2" or "logits". One that reads before the sender writes gets the plain run's metric.
         metric: as in `sweep`.
         freeze_mlps: MLPs keep the plain run's values too, so that only the direct path counts; else, as in the paper,
             MLPs between sender and receiver answer to what has changed.

@@ -188,6 +188,7 @@ class Changes:
         """The first position at which the value differs from the plain run's; None if none does."""
         run, value = self.run, intervention.value
         positions = intervention.positions(run.n_positions)
+        intervention.check(run.activations[intervention.hook].shape)
         if callable(value):
             return positions[0]
         index = intervention.index(positions)
@@ -204,11 +205,16 @@ class Changes:
         key = intervention.hook, id(value)
         if key not in self._differs:
             plain = self.run.activations[intervention.hook]
-            other, axis = value[intervention.hook].to(plain.device, plain.dtype), intervention.position_axis
+            other, axis = intervention.activation_in(value).to(plain.device, plain.dtype), intervention.position_axis
             if other.shape[axis] not in (1, plain.shape[axis]):
                 raise ValueError(
                     f"Patching needs two runs of equal length; at {intervention.hook} the value has "
                     f"{other.shape[axis]} positions and this run {plain.shape[axis]}."
+                )
+            if other.shape[0] not in (1, plain.shape[0]):
+                raise ValueError(
+                    f"Patching needs one row or as many as are run; at {intervention.hook} the value has "
+                    f"{other.shape[0]} rows and this run {plain.shape[0]}."
                 )
             # -inf, where scores are masked, is no difference and no size.
             size = torch.where(plain.isfinite(), plain, 0).abs()

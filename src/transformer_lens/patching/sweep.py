@@ -81,6 +81,14 @@ class Sweep:
         resume: str | PathLike[str] | None = None,
     ):
         cells = list(cells)
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2:
+            got = f"shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise TypeError(f"A sweep runs token ids [batch, pos], as model.to_tokens(text) gives; got {got}.")
+        if not callable(metric):
+            raise TypeError(f"The metric is a function of logits; got {type(metric).__name__}.")
+        for name, number in (("max_rows", max_rows), ("memory", memory)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is 1 or more, or None; got {number}.")
         hooks = sorted({i.hook for cell in cells for i in interventions_of(cell)})
         self.request = RunRequest(tokens, attention_mask, hooks)
         self.plain = run_plain(model, self.request)
@@ -188,7 +196,7 @@ def sweep(
     Raises:
         UnknownNameError: a hook point that the model does not have.
         ValueError: a part of an activation that cannot be named so.
-        TypeError: the model is of neither host.
+        TypeError: the model is of neither host, tokens are no ids [batch, pos], or a cell or the metric is none.
 
     Example:
         >>> from transformer_lens import HookedTransformer

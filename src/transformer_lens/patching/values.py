@@ -166,6 +166,10 @@ def with_values_of(cells: Sequence[Cell], run: Activations) -> list[Cell]:
     def resolved(part: Any) -> Any:
         if not isinstance(part, Intervention) or not isinstance(part.value, str) or part.value not in kinds:
             return part
+        if part.value == "mean" and run[part.hook].shape[0] == 1:
+            raise ValueError(
+                f"{part.hook}: the mean over this run's one row changes nothing; give several rows, or MeanOf(cache)."
+            )
         if part.value not in own:
             own[part.value] = kinds[part.value](run)
         return replace(part, value=own[part.value])

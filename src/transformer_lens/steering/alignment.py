@@ -91,14 +91,14 @@ def find_subspace(
     if not 0 < n_held_out < len(pairs):
         raise ValueError(f"Of {len(pairs)} pairs, held_out={held_out} keeps {n_held_out}: some must be on each side.")
     kept, test = pairs[n_held_out:], pairs[:n_held_out]
-    with torch.no_grad(), _frozen(model):
+    with torch.no_grad(), frozen(model):
         sources, test_sources = _values(model, kept, hook, pos), _values(model, test, hook, pos)
     width = sources.shape[-1]
     if not 0 < dimensions <= width:
         raise ValueError(f"{hook} has {width} dimensions; got dimensions={dimensions}.")
-    rotation = _rotation(width, dimensions, seed, sources)
+    rotation = learned_rotation(width, dimensions, seed, sources)
     optimizer, losses = torch.optim.Adam(rotation.parameters(), lr=learning_rate), []
-    with torch.enable_grad(), _frozen(model):
+    with torch.enable_grad(), frozen(model):
         for _ in tqdm(range(steps), disable=not verbose, leave=False):
             rows = torch.randint(0, len(kept), (min(batch_size, len(kept)),), generator=generator)
             logits = _exchanged_logits(model, kept[rows], sources[rows], rotation.weight, (hook, pos))
@@ -145,7 +145,14 @@ def interchange_accuracy(
     return _accuracy(model, pairs, sources, orthonormal(subspace), (hook, pos), batch_size)
 
 
-def _rotation(width: int, dimensions: int, seed: int, like: Tensor) -> Any:
+def learned_rotation(width: int, dimensions: int, seed: int, like: Tensor) -> Any:
+    """A linear layer with orthonormal rows that can be learned, on `like`'s device; torch's generator stays.
+
+    Example:
+        >>> rows = learned_rotation(4, 2, seed=0, like=torch.empty(0)).weight
+        >>> torch.allclose(rows @ rows.T, torch.eye(2), atol=1e-6)
+        True
+    """
     # NOTE: both the layer and `orthogonal` draw from torch's own generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -185,7 +192,7 @@ def _accuracy(
 
 
 @contextmanager
-def _frozen(model: Any) -> Iterator[None]:
+def frozen(model: Any) -> Iterator[None]:
     """While this lasts, the model's weights need no gradient, so that none goes below the hook point."""
     needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,37 @@ class WeightsError(TransformerLensError, ValueError, AssertionError, RuntimeErro
 
     Catch it as ValueError. It is an AssertionError and a RuntimeError too because earlier releases raised those.
     """
+
+
+@runtime_checkable
+class TensorLike(Protocol):
+    """What a factored matrix can be made of: axes that can be counted, added, dropped and broadcast, and a product.
+
+    >>> isinstance(torch.ones(2), TensorLike), isinstance([1.0], TensorLike)
+    (True, False)
+    """
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    @property
+    def shape(self) -> Any:
+        """Their lengths."""
+
+    def size(self, dim: int) -> int:
+        """The length of one."""
+
+    def unsqueeze(self, dim: int) -> Any:
+        """With a new axis of length one."""
+
+    def squeeze(self, dim: int) -> Any:
+        """Without an axis of length one."""
+
+    def broadcast_to(self, shape: Any) -> Any:
+        """Repeated along axes of length one, without a copy."""
+
+    def __matmul__(self, other: Any) -> Any: ...
 
 
 def split_index(index: Any, shape: torch.Size) -> tuple[tuple[Any, ...], Any, Any]:

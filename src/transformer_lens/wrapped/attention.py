@@ -50,7 +50,8 @@ class AttentionPart(Site):
     sinks: bool = False
 
     def __post_init__(self) -> None:
-        self.needs_eager = self.part in ("attn_scores", "pattern")
+        if self.part in ("attn_scores", "pattern"):
+            self.needs_eager = frozenset({"attention"})
 
     def wire(self, wiring: Wiring, occupant: nn.Module) -> None:
         """See `Site.wire`."""

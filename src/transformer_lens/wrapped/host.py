@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,8 +15,11 @@ from transformers.cache_utils import Cache
 from transformer_lens.errors import HookConflictError
 from transformer_lens.hooks.edits import Place
 from transformer_lens.wrapped.anatomy import Anatomy, Weights
-from transformer_lens.wrapped.sites import HeadInputs, SharedHeadInput, Slot
+from transformer_lens.wrapped.sites import Eager, HeadInputs, SharedHeadInput, Slot
 from transformer_lens.wrapped.wiring import Wiring
+
+# Part of HF -> the field of its configuration that says how it is computed.
+_IMPLEMENTATIONS: dict[Eager, str] = {"attention": "_attn_implementation", "experts": "_experts_implementation"}
 
 
 class Start(NamedTuple):
@@ -81,7 +84,7 @@ class WrappedHost:
                 occupant = slot.occupant
                 if occupant is not None and wiring.has(slot.site.path):  # a client may have put another there
                     slot.site.wire(wiring, occupant)
-            with _uncompiled(bool(wiring.handles)), self.eager(any(slot.site.needs_eager for slot in live)):
+            with _uncompiled(bool(wiring.handles)), self.eager(needs(live)):
                 yield
         finally:
             self._wiring = outer
@@ -127,20 +130,21 @@ class WrappedHost:
         return self.anatomy.path_after_blocks
 
     @contextmanager
-    def eager(self, wanted: bool) -> Iterator[None]:
-        """HF's own attention code for scores and patterns: eager. Its configuration is as before afterwards."""
+    def eager(self, wanted: Collection[Eager]) -> Iterator[None]:
+        """HF's own eager code for attention or experts, which can be seen. Its configuration is as before after."""
         if wanted and self._configs[0] is not self.model:
             own = {id(m.config): m.config for m in self.model.modules() if isinstance(m, PreTrainedModel)}
             self._configs = self.model, own
-        configs = self._configs[1] if wanted else {}
-        before = {key: config._attn_implementation for key, config in configs.items()}
+        configs = self._configs[1].values() if wanted else ()
+        fields = [_IMPLEMENTATIONS[what] for what in wanted]
+        before = [(config, field, getattr(config, field)) for config in configs for field in fields]
         try:
-            for config in configs.values():
-                config._attn_implementation = "eager"
+            for config, field, _ in before:
+                setattr(config, field, "eager")
             yield
         finally:
-            for key, config in configs.items():
-                config._attn_implementation = before[key]
+            for config, field, value in before:
+                setattr(config, field, value)
 
     @contextmanager
     def skipping(self, count: int) -> Iterator[None]:
@@ -180,6 +184,11 @@ class WrappedHost:
         finally:
             handle.remove()
         return self._extra[0]
+
+
+def needs(slots: Iterable[Slot]) -> frozenset[Eager]:
+    """What of HF must run eagerly for these to be seen."""
+    return frozenset().union(*(slot.site.needs_eager for slot in slots))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from transformer_lens.wrapped.columns import Columns
 from transformer_lens.wrapped.wiring import Wiring, keep_value
 
 ATTN = "blocks.{layer}.attn."
+Eager = Literal["attention", "experts"]
 
 
 class Site(ABC):
@@ -23,11 +25,13 @@ class Site(ABC):
 
     Attributes:
         path: the module it is at.
-        needs_eager: whether it can be seen in HF's eager attention only.
+        needs_eager: the parts of HF that must run in their eager implementation for it to be seen.
+        may_rest: a pass need not come by it.
     """
 
     path: str
-    needs_eager: bool = False
+    needs_eager: frozenset[Eager] = frozenset()
+    may_rest: bool = False
 
     @abstractmethod
     def wire(self, wiring: Wiring, occupant: nn.Module) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from transformer_lens.wrapped.attention import AttentionPart
+from transformer_lens.wrapped.expert_parts import ExpertPart, stack_of
 from transformer_lens.wrapped.experts import ChosenExperts, RouterPart
 from transformer_lens.wrapped.host import WrappedHost
 from transformer_lens.wrapped.norms import NormPart
@@ -18,6 +19,7 @@ from transformer_lens.wrapped.places import (
     NormPlace,
     Projection,
 )
+from transformer_lens.wrapped.rotary import TABLES, RotaryTable, makes_one_pair
 from transformer_lens.wrapped.sites import (
     Activation,
     BranchInput,
@@ -46,6 +48,10 @@ def grow(host: WrappedHost, root: nn.Module) -> None:
         before.slot(positions, "hook_out", Activation(ends.pos_embed))
     if ends.embed_norm is not None:
         before.norm(root, "embed_ln", ends.embed_norm)
+    if ends.rotary is not None and makes_one_pair(host.model, ends.rotary):
+        rotary = before.view(root, "rotary_emb", ends.rotary)
+        for place, table in enumerate(TABLES):
+            before.slot(rotary, f"hook_{table}", RotaryTable(ends.rotary, place))
     before.others(root, ends.others)
     if host.anatomy.encoder:
         grown = [_Grower(host, -1, places).block() for places in host.anatomy.encoder]
@@ -216,6 +222,7 @@ class _Grower:
             self.slot(mlp, "hook_expert_indices", ChosenExperts(places.experts, "indices"))
             if not places.probabilities:
                 self.slot(mlp, "hook_expert_weights", ChosenExperts(places.experts, "weights"))
+            self._experts(mlp, places.experts)
         self._shared_expert(mlp, places)
         for name, read in places.reads.items():
             view = self.view(mlp, name, read.path)
@@ -237,6 +244,16 @@ class _Grower:
         self.slot(gate, "hook_out", RouterPart(path, "logits"))
         if probabilities:
             self.slot(mlp, "hook_expert_weights", RouterPart(path, "probabilities"))
+
+    def _experts(self, mlp: View, path: str) -> None:
+        stack = stack_of(self.host.model.get_submodule(path))
+        if stack is None:
+            return
+        views = nn.ModuleList(View(self.host, None, layer=max(self.layer, 0)) for _ in range(stack.count))
+        nn.Module.__setattr__(mlp, "experts", views)
+        for expert, view in enumerate(views):
+            for part in stack.parts:
+                self.slot(view, f"hook_{part}", ExpertPart(path, expert, part, stack))
 
     def _shared_expert(self, mlp: View, places: MlpPlaces) -> None:
         if places.shared_path is None:

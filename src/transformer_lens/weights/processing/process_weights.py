@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.weights import processing as steps
+from transformer_lens.weights.processing import single
 
 StateDict = dict[str, Tensor]
 
@@ -88,6 +89,60 @@ class ProcessWeights:
             refactor_factored_attn_matrices=refactor_factored_attn_matrices,
         )
         return dict(state)
+
+    @staticmethod
+    def fold_layer_norm_bias_single(w_tensor: Tensor, b_tensor: Tensor, ln_bias: Tensor) -> Tensor:
+        """The bias of what reads a norm, the norm's bias folded in.
+
+        Args:
+            w_tensor: [d_model, out], or [head, d_model, d_head].
+            b_tensor: [out], or [head, d_head].
+            ln_bias: [d_model].
+        """
+        return single.fold_norm_bias(w_tensor, b_tensor, ln_bias)
+
+    @staticmethod
+    def fold_layer_norm_weight_single(w_tensor: Tensor, ln_weight: Tensor) -> Tensor:
+        """The matrix that reads a norm, the norm's weight folded in; shapes as above."""
+        return single.fold_norm_weight(w_tensor, ln_weight)
+
+    @staticmethod
+    def center_weight_single(w_tensor: Tensor) -> Tensor:
+        """The matrix that reads a layer norm, without its mean over d_model; shapes as above."""
+        return single.center_input(w_tensor)
+
+    @staticmethod
+    def fold_layer_norm_biases(
+        wq_tensor: Tensor,
+        wk_tensor: Tensor,
+        wv_tensor: Tensor,
+        bq_tensor: Tensor | None,
+        bk_tensor: Tensor | None,
+        bv_tensor: Tensor | None,
+        ln_bias: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """b_Q, b_K and b_V with the norm's bias folded in; a bias that is None counts as zeros."""
+        q, k, v = (
+            single.fold_norm_bias(w, w.new_zeros(w.shape[:-2] + w.shape[-1:]) if b is None else b, ln_bias)
+            for w, b in ((wq_tensor, bq_tensor), (wk_tensor, bk_tensor), (wv_tensor, bv_tensor))
+        )
+        return q, k, v
+
+    @staticmethod
+    def fold_layer_norm_weights(
+        wq_tensor: Tensor, wk_tensor: Tensor, wv_tensor: Tensor, ln_weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """W_Q, W_K and W_V with the norm's weight folded in."""
+        q, k, v = (single.fold_norm_weight(w, ln_weight) for w in (wq_tensor, wk_tensor, wv_tensor))
+        return q, k, v
+
+    @staticmethod
+    def center_attention_weights(
+        wq_tensor: Tensor, wk_tensor: Tensor, wv_tensor: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """W_Q, W_K and W_V without their means over d_model."""
+        q, k, v = (single.center_input(w) for w in (wq_tensor, wk_tensor, wv_tensor))
+        return q, k, v
 
 
 def _copy(state_dict: Mapping[str, Tensor], adapter: Any) -> StateDict:

@@ -137,7 +137,7 @@ def _routed(path: str | None, scope: list[Call], experts: Call | None) -> MlpPla
     return MlpPlaces(
         path,
         router=None if router is None else router.path,
-        experts=None if experts is None else experts.path,
+        experts=experts.path if experts is not None and experts.indexed else None,
         shared=parts,
         shared_path=None if shared is None or not parts else shared.path,
         others=_named([call for call in outside if not parts or not call.path.startswith(f"{shared and shared.path}.")],

@@ -60,6 +60,7 @@ class Call:
         end: how many calls had begun when it was over.
         core: attention computed in it, and in no module inside it.
         given_changed, made_changed: HF changed that tensor in place afterwards.
+        indexed: it was given a table of indices too.
         extra: how many things it returned beside its main output; None: that tensor alone.
     """
 
@@ -73,6 +74,7 @@ class Call:
     core: Core | None = None
     given_changed: bool = False
     made_changed: bool = False
+    indexed: bool = False
     extra: int | None = None
     _watched: list[tuple[str, Tensor, int]] = field(default_factory=list, repr=False)
 
@@ -131,6 +133,8 @@ class Probe:
             given = main_input(args, kwargs)
             inside = tuple(call.index for call in self._open)
             call = Call(path, module, len(self.calls), inside, None if given is None else given.detach().clone())
+            rest = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value is not given]
+            call.indexed = any(value.ndim == 2 and not value.is_floating_point() for value in rest)
             if given is not None:
                 call._watched.append(("given", given, given._version))
             self.calls.append(call)

@@ -1,0 +1,166 @@
+"""What a logit lens says: values of tokens, entropies, ranks, and the layers they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transformer_lens.extras import import_extra
+
+ReturnType = Literal["logits", "probs", "log_probs"]
+
+
+@dataclass(frozen=True)
+class LogitReadout:
+    """Vectors of the stream, read in the vocabulary.
+
+    Attributes:
+        values: logits, probabilities or log-probabilities (nats): of all tokens, of `vocab_ids`, or of `top_ids`.
+        return_type: which of them.
+        entropy: of the whole distribution, in nats.
+        top_ids: the likeliest tokens, best first, where top_k was asked for.
+        vocab_ids: the tokens asked for, where a part of the vocabulary was.
+        target_ids: the targets asked for.
+        target_ranks: how many tokens are likelier than each target (0: it is the likeliest).
+        target_probabilities: the probability of each target.
+        final: how each distribution compares with the one that the model ends with, where that was asked for.
+        applied_ln: whether the vectors went through the final norm.
+    """
+
+    values: Float[Tensor, "*row selected"]
+    return_type: ReturnType
+    entropy: Float[Tensor, "*row"]
+    top_ids: Int[Tensor, "*row k"] | None = None
+    vocab_ids: Int[Tensor, "selected"] | None = None
+    target_ids: Int[Tensor, "target"] | None = None
+    target_ranks: Int[Tensor, "*row target"] | None = None
+    target_probabilities: Float[Tensor, "*row target"] | None = None
+    final: FinalComparison | None = None
+    applied_ln: bool = True
+
+    @property
+    def selected_ids(self) -> Int[Tensor, "*row selected"] | None:
+        """The tokens that `values` is of: those asked for, or each row's likeliest; None: the whole vocabulary."""
+        return self.vocab_ids if self.top_ids is None else self.top_ids
+
+    def row_ids(self, index: tuple[int, ...]) -> Int[Tensor, "selected"] | None:
+        """The tokens that the values of one row are of; None: the whole vocabulary."""
+        return self.vocab_ids if self.top_ids is None else self.top_ids[index]
+
+    def decode(self, tokenizer: Any) -> Any:
+        """The selected tokens as text, nested as they are.
+
+        Args:
+            tokenizer: what decodes ids, with `decode(list of ids)`.
+
+        Raises:
+            ValueError: the values are of the whole vocabulary.
+        """
+        if self.selected_ids is None:
+            raise ValueError("The values are of the whole vocabulary: give vocab=… or top_k=… to name tokens.")
+        return _decoded(self.selected_ids.tolist(), tokenizer)
+
+
+@dataclass(frozen=True)
+class FinalComparison:
+    """How distributions compare with the model's final one at the same place.
+
+    Attributes:
+        kl: Kullback-Leibler divergence of the final distribution from each, in nats.
+        rank: how many tokens are likelier in each than the token that the model ends with (its likeliest).
+    """
+
+    kl: Float[Tensor, "*row"]
+    rank: Int[Tensor, "*row"]
+
+
+@dataclass(frozen=True)
+class LogitLensResult:
+    """What each layer's stream predicts.
+
+    Attributes:
+        readout: values and the rest, each with a leading axis over layers.
+        labels: "0_pre", "0_mid", …, "final_post": which stream each is.
+        has_batch_dim: whether a batch axis follows.
+        target_names: the targets that were given as text; None for each that was an id, or where there are none.
+    """
+
+    readout: LogitReadout
+    labels: list[str]
+    has_batch_dim: bool
+    target_names: list[str | None] | None = None
+
+    @property
+    def values(self) -> Float[Tensor, "layer *batch_and_pos selected"]:
+        """The values of the readout."""
+        return self.readout.values
+
+    def rank_trajectory(self, target: str | int | None = None) -> Int[Tensor, "layer *batch_and_pos"]:
+        """How many tokens are likelier than a target, layer by layer.
+
+        Args:
+            target: the text of one that was given as text, or its place among those asked for; None: the first.
+
+        Raises:
+            ValueError: no targets were asked for, or not this one.
+        """
+        if self.readout.target_ranks is None:
+            raise ValueError("No targets were asked for: logit_lens(targets=…).")
+        if isinstance(target, str):
+            if target not in (self.target_names or ()):
+                raise ValueError(f"The targets are {self.target_names}; got {target!r}.")
+            target = (self.target_names or []).index(target)
+        return self.readout.target_ranks[..., target or 0]
+
+    def top_tokens(self, tokenizer: Any) -> dict[str, Any]:
+        """The likeliest tokens as text by label, nested by batch, position and rank.
+
+        Args:
+            tokenizer: what decodes ids, with `decode(list of ids)`.
+
+        Raises:
+            ValueError: top_k was not asked for.
+        """
+        if self.readout.top_ids is None:
+            raise ValueError("No likeliest tokens were asked for: logit_lens(top_k=…).")
+        ids = self.readout.top_ids.tolist()
+        return {label: _decoded(row, tokenizer) for label, row in zip(self.labels, ids, strict=True)}
+
+    def to_dataframe(self, tokenizer: Any = None, top_k: int | None = None) -> Any:
+        """A pandas table with a row for each value.
+
+        Columns: layer (its label), one for each axis of the run (batch, position, where they are), rank (place among
+        the selected tokens), token_id, token (with a tokenizer), and the value under the name of its kind.
+
+        Args:
+            tokenizer: decodes the ids.
+            top_k: of each place, only so many of the greatest values.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        pandas = import_extra("pandas", "A table of the logit lens", "pandas")
+        values, ids = self.values, self.readout.selected_ids
+        ids = torch.arange(values.shape[-1]) if ids is None else ids
+        ids = ids.to(values.device).expand(values.shape)
+        if top_k is not None:
+            values, order = values.topk(min(top_k, values.shape[-1]), -1)
+            ids = ids.gather(-1, order)
+        axes = ["batch"] if self.has_batch_dim else []
+        axes += ["position"] if values.ndim - 2 > len(axes) else []
+        rows, places = [], torch.unravel_index(torch.arange(values.numel()), values.shape)
+        for *place, value in zip(*places, values.flatten(), strict=True):
+            layer, *inner, rank = (int(number) for number in place)
+            token = int(ids[tuple(map(int, place))])
+            row = {"layer": self.labels[layer], **dict(zip(axes, inner, strict=True)), "rank": rank, "token_id": token}
+            row |= {} if tokenizer is None else {"token": tokenizer.decode([token])}
+            rows.append(row | {self.readout.return_type: float(value)})
+        return pandas.DataFrame(rows)
+
+
+def _decoded(ids: Any, tokenizer: Any) -> Any:
+    return [_decoded(row, tokenizer) for row in ids] if isinstance(ids, list) else tokenizer.decode([ids])
