@@ -291,8 +291,9 @@ class TransformerBridge(
         inputs["input_ids" if tokens is not None else "inputs_embeds"] = given
         if past_key_values is not None:
             inputs["past_key_values"] = past_key_values
-        if return_type is None and end is None and past_key_values is None and self.host.last_live_layer() < n_layers:
-            end = self.host.last_live_layer() + 1
+        if return_type is None and end is None and past_key_values is None:
+            last = self.host.last_live_layer()
+            end = None if last == n_layers else last + 1
         stream, output = self._run(inputs, begin, given, end)
         if stop_at_layer is not None:
             return stream

@@ -62,7 +62,7 @@ class Slot:
     @property
     def live(self) -> bool:
         """Whether the occupant must see its activation."""
-        occupant = self.occupant
+        occupant = self.view._modules.get(self.leaf)  # as `occupant`; each pass asks hundreds of slots
         return occupant is not None and is_live(occupant)
 
 

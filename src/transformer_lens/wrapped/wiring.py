@@ -67,15 +67,16 @@ class Wiring:
             self._modules[path] = None if above is None else above._modules.get(leaf)
         return self._modules[path]
 
-    def _unwatched(self, run: Callable[..., Any], *arguments: Any) -> Any:
-        """What `run` returns; a mode that watches the module around it does not see what `run` computes."""
+    def _pause(self) -> TorchFunctionMode | None:
+        """The mode that watches the module around a hook, off until `_resume`: it is not to see what hooks compute."""
         if not self._modes:
-            return run(*arguments)
+            return None
         mode = self._modes.pop()
         mode.__exit__(None, None, None)
-        try:
-            return run(*arguments)
-        finally:
+        return mode
+
+    def _resume(self, mode: TorchFunctionMode | None) -> None:
+        if mode is not None:
             mode.__enter__()
             self._modes.append(mode)
 
@@ -86,17 +87,17 @@ class Wiring:
         if len(changes) > 1:  # one torch hook for all that happens at one place
             return
 
-        def through(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given = main_input(args, kwargs)
             if given is None:
                 return None
-            new = given
-            for seen in changes:
-                new = seen(new)
+            new, mode = given, self._pause()
+            try:
+                for seen in changes:
+                    new = seen(new)
+            finally:
+                self._resume(mode)
             return None if new is given else with_input(args, kwargs, new)
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return self._unwatched(through, args, kwargs)
 
         self.handles.append(self.module(path).register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -113,18 +114,18 @@ class Wiring:
         if len(changes) > 1:
             return
 
-        def through(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = main_output(output)
             if given is None:
                 return None
-            new = given
-            for seen, knows in changes:
-                entered = main_input(args, kwargs) if knows else None
-                new = seen(new) if entered is None else seen(new, entered)
+            new, mode = given, self._pause()
+            try:
+                for seen, knows in changes:
+                    entered = main_input(args, kwargs) if knows else None
+                    new = seen(new) if entered is None else seen(new, entered)
+            finally:
+                self._resume(mode)
             return None if new is given else with_output(output, new)
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return self._unwatched(through, args, kwargs, output)
 
         self.handles.append(self.module(path).register_forward_hook(hook, with_kwargs=True))
 
