@@ -12,8 +12,8 @@ from transformer_lens import TransformerBridge
 GOLDEN = Path(__file__).parent.parent / "golden"
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/ht_raw.safetensors"))
 BRIDGED = sorted(path.parent.name for path in GOLDEN.glob("*/bridge.safetensors"))
-# Not on this bridge: the rotary module's tables. Experts: see the issue on mixtures of experts.
-LEFT_OUT = ("hook_cos", "hook_sin", "experts.", "expert_indices", "pos_embed.hook_in")
+# Earlier bridges have experts and their choice under names of HF's own.
+LEFT_OUT = ("experts.", "expert_indices", "pos_embed.hook_in")
 
 
 def run(family):

@@ -1,5 +1,6 @@
 """Bridges over models that no spec describes: their own numbers, hooks that fire and act, parts that add up."""
 
+import copy
 import json
 
 import pytest
@@ -7,10 +8,14 @@ import torch
 from census.examine import examine_apart
 from census.report import KINDS
 from census.tiny import tiny_model
+from tests.models.families import hf_model, tokens
 from transformers import AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
+from transformer_lens.models.bridge_readout import end_of
 from transformer_lens.models.transformer_bridge import TransformerBridge
 from transformer_lens.models.verifying import UntrustedHooksWarning, verify
+from transformer_lens.wrapped.host import WrappedHost
+from transformer_lens.wrapped.resolver import resolve
 
 STREAM_SUMS = "resid_pre + attn_out + mlp_out = resid_post"
 # One type for each mechanism: post-norm encoders, latent attention, state spaces, hybrids, experts, odd streams.
@@ -181,6 +186,27 @@ def test_a_broken_hook_point_is_found():
     found = verify(bridge)
     assert "blocks.1.mlp.hook_out" in found.untrusted
     assert found.outcome("every hook fires once") == "fails"
+
+
+@pytest.mark.parametrize("row", ["gemma2", "cohere", "granite", "vaultgemma"])
+@torch.no_grad()
+def test_the_end_of_a_model_found_by_looking_makes_its_logits(row):
+    model = copy.deepcopy(hf_model(row))
+    host = WrappedHost(model, resolve(model, row))
+    output = model(tokens(), output_hidden_states=True)
+    end = end_of(host, host.anatomy.cfg)
+    # The last of transformers' hidden states is after the final norm.
+    torch.testing.assert_close(end.logits(output.hidden_states[-1]), output.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_wrong_end_of_a_model_is_found():
+    bridge = TransformerBridge.boot_transformers(hf_model=copy.deepcopy(hf_model("gemma2")))
+    statement = "unembed(ln_final(resid_post)) = logits"
+    assert {check.statement: check.outcome for check in bridge.verify().checks}[statement] == "holds"
+    bridge.host.anatomy.cfg.output_logits_soft_cap = -1.0
+    found = bridge.verify()
+    assert found.passed
+    assert {check.statement: check.outcome for check in found.checks}[statement] == "fails"
 
 
 def test_a_verification_prints_and_dumps():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_alignment import N_FIRST, N_SECOND, STREAM, pairs_of_tokens, planted
+from planted_model import N_FIRST, N_SECOND, STREAM, pairs_of_tokens, planted
 
 from transformer_lens import HookedTransformer, TransformerBridge
 from transformer_lens.steering.bases import random_basis

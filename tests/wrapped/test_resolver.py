@@ -58,6 +58,8 @@ def test_what_is_found_is_what_the_spec_says(row):
     wanted, seen = ends(spec.ends), ends(found.ends)
     wrong |= {name: (wanted[name], seen[name]) for name in wanted if wanted[name] != seen[name]}
     assert wrong.keys() - NOT_SEEN.get(row, set()) == set(), wrong
+    assert found.cfg.output_logits_soft_cap == spec.cfg.output_logits_soft_cap
+    assert found.ends.rotary in (None, spec.ends.rotary)
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -53,6 +53,8 @@ CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("embed.ln.hook_normalized", _D, "the norm after the embedding after division, before weight and bias",
              "embed_ln.hook_normalized"),
     HookInfo("hook_pos_embed", _D, "position embeddings", "pos_embed.hook_out"),
+    *(HookInfo(f"rotary_emb.hook_{x}", "batch pos d_rotary", f"{x} of the angles by which queries and keys are rotated",
+               f"rotary_emb.hook_{x}") for x in ("cos", "sin")),
     HookInfo("blocks.{l}.hook_resid_pre", _D, "residual stream entering the block", "blocks.{l}.hook_in"),
     HookInfo("blocks.{l}.hook_attn_in", "batch pos head d_model", "attention input of each head, before ln1",
              "blocks.{l}.attn.hook_attn_in", "use_attn_in"),

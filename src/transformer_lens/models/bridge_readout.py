@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from transformer_lens.cache.errors import UndefinedDecompositionError
 from transformer_lens.cache.readout import LayerReadout, MLPKind, NormReadout, Readout, readout_of
+from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.models.bridge_weights import BridgeWeights
 from transformer_lens.models.native_bridge import NativeCausalLM
 from transformer_lens.wrapped.host import WrappedHost
@@ -30,14 +33,24 @@ def bridge_readout(model: BridgeWeights) -> Readout:
         >>> bridge_readout(bridge).layers[0].W_O.shape == bridge.blocks[0].attn.W_O.shape
         True
     """
-    host, cfg = model.host, model.cfg
+    host = model.host
     if isinstance(host.model, NativeCausalLM):
         return readout_of(host.model.model)
+    layers = tuple(_layer(host, block, layer) for layer, block in enumerate(model.blocks))
+    return replace(end_of(host, model.cfg), layers=layers)
+
+
+def end_of(host: WrappedHost, cfg: HookedTransformerConfig) -> Readout:
+    """What is known of the ends of a model, in a Readout without layers.
+
+    Raises:
+        UndefinedDecompositionError: its final norm computes nothing that is known.
+    """
     ends, cap = host.anatomy.ends, cfg.output_logits_soft_cap
     b_U = host.weights.find("unembed.", "b_U")
     return Readout(
         d_model=cfg.d_model,
-        layers=tuple(_layer(host, block, layer) for layer, block in enumerate(model.blocks)),
+        layers=(),
         embeddings=("embed",) if ends.pos_embed is None else ("embed", "pos_embed"),
         ln_final=None if ends.final_norm is None else _norm(host, ends.final_norm, "ln_final"),
         W_U=_weight(host, "unembed.W_U"),

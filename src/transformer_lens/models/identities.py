@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from transformer_lens.models.bridge_readout import end_of
 from transformer_lens.models.verification import Check
 from transformer_lens.wrapped.host import WrappedHost
 
@@ -20,7 +21,7 @@ def identities(host: WrappedHost, cache: Cache) -> Iterator[Check]:
 
     Args:
         host: the wrapped model.
-        cache: activations of one pass with eager attention, by the bridge's names.
+        cache: activations of one eager pass, by the bridge's names, and its "logits".
     """
     statements = {
         "resid_pre + attn_out + mlp_out = resid_post": _stream_sums,
@@ -28,6 +29,7 @@ def identities(host: WrappedHost, cache: Cache) -> Iterator[Check]:
         "pattern v = z": _weighted_values,
         "softmax(scores) = pattern": _softmaxes,
         "normalized w + b = norm.hook_out": _norms,
+        "unembed(ln_final(resid_post)) = logits": _readouts,
         "router, expert weights and expert indices agree": _routers,
     }
     for statement, pairs in statements.items():
@@ -111,6 +113,17 @@ def _norms(host: WrappedHost, cache: Cache, layer: int) -> Iterator[Pair]:
         w, b = (host.weights.find(ours, leaf, layer) for leaf in "wb")
         made = normalized if w is None else normalized * w.detach()
         yield (made if b is None else made + b.detach()).view(out.shape), out
+
+
+def _readouts(host: WrappedHost, cache: Cache, layer: int) -> Iterator[Pair]:
+    stream, logits = cache.get(f"blocks.{layer}.hook_out"), cache["logits"]
+    cfg, norm = host.anatomy.cfg, host.anatomy.ends.final_norm
+    if layer < cfg.n_layers - 1 or stream is None or host.anatomy.rule("unembed.W_U") is None:
+        return
+    if norm is not None and norm.eps is None:  # what it computes is not known
+        return
+    end = end_of(host, cfg)
+    yield end.logits(end.normed(stream)), logits.to(stream.dtype)
 
 
 def _routers(host: WrappedHost, cache: Cache, layer: int) -> Iterator[Pair]:

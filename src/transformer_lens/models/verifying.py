@@ -210,7 +210,8 @@ class Verifier:
         def keep(tensor: Tensor, hook: HookPoint) -> None:
             cache[str(hook.name)] = tensor.detach().clone()
 
-        self.logits([(name, keep) for name in names if name not in self.untrusted], eager=("attention", "experts"))
+        looked_at = [(name, keep) for name in names if name not in self.untrusted]
+        cache["logits"] = self.logits(looked_at, eager=("attention", "experts"))
         return cache
 
 

@@ -186,6 +186,7 @@ class SpecAnatomy(Anatomy):
         if final is not None and self.cfg.final_rms:
             final = replace(final, centers=False)
         embed_norm = self._norm("embed.ln", 0)
+        beside = self.block.removesuffix(".{layer}").rpartition(".")[0]
         return EndPlaces(
             embed=self.path("embed.W_E"),
             embed_times=self.multiplier("embed"),
@@ -193,6 +194,7 @@ class SpecAnatomy(Anatomy):
             embed_norm=None if embed_norm is None else replace(embed_norm, centers=True),
             final_norm=final,
             unembed=self.path("unembed.W_U"),
+            rotary=f"{beside}.rotary_emb" if self.cfg.positional_embedding_type == "rotary" else None,
         )
 
     def layer(self, layer: int) -> LayerPlaces:

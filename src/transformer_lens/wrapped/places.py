@@ -193,7 +193,7 @@ class EndPlaces:
         pos_embed: learned positions.
         embed_norm, final_norm: norms after the embeddings and after the last layer.
         unembed: the module that makes logits.
-        rotary: the module that makes cosines and sines.
+        rotary: the module that makes cosines and sines, once for all layers.
         others: further modules, name -> path.
     """
 

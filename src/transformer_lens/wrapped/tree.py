@@ -19,6 +19,7 @@ from transformer_lens.wrapped.places import (
     NormPlace,
     Projection,
 )
+from transformer_lens.wrapped.rotary import TABLES, RotaryTable, makes_one_pair
 from transformer_lens.wrapped.sites import (
     Activation,
     BranchInput,
@@ -47,6 +48,10 @@ def grow(host: WrappedHost, root: nn.Module) -> None:
         before.slot(positions, "hook_out", Activation(ends.pos_embed))
     if ends.embed_norm is not None:
         before.norm(root, "embed_ln", ends.embed_norm)
+    if ends.rotary is not None and makes_one_pair(host.model, ends.rotary):
+        rotary = before.view(root, "rotary_emb", ends.rotary)
+        for place, table in enumerate(TABLES):
+            before.slot(rotary, f"hook_{table}", RotaryTable(ends.rotary, place))
     before.others(root, ends.others)
     if host.anatomy.encoder:
         grown = [_Grower(host, -1, places).block() for places in host.anatomy.encoder]

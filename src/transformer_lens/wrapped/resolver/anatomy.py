@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from transformer_lens.config import HookedTransformerConfig, TransformerBridgeConfig
+from transformer_lens.config import SOFTCAP_DISABLED, HookedTransformerConfig, TransformerBridgeConfig
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Weight
 from transformer_lens.wrapped.anatomy import Anatomy
@@ -145,7 +145,8 @@ def resolve(model: PreTrainedModel, name: str, n_ctx: int | None = None) -> Reso
     key_heads = next((fields[key] for key in _KEY_HEADS if isinstance(fields.get(key), int)), None)
     layers = [layer_of(probe, call, factors, key_heads) for call in stack.layers]
     ids = inputs.get("decoder_input_ids", inputs["input_ids"])
-    around = ends_of(probe, stack, ids, logits_of(probe.output))
+    caps = [value for field, value in fields.items() if roles.LOGIT_CAP.fullmatch(field) and value]
+    around = ends_of(probe, stack, ids, logits_of(probe.output), next(iter(caps), None))
     config = HFConfig(fields)
     cfg = _cfg(model, config, layers, around, probe, stack)
     cfg = replace(cfg, model_name=name, n_ctx=n_ctx or cfg.n_ctx)
@@ -241,6 +242,7 @@ def _cfg(
         d_vocab=vocabulary,
         d_vocab_out=vocabulary if logits is None else logits.shape[-1],
         act_fn=next(iter(activations), "unknown"),
+        output_logits_soft_cap=around.logit_cap or SOFTCAP_DISABLED,
         normalization_type=None if not norms else "LN" if norms[0].centers else "RMS",
         eps=norms[0].eps if norms and norms[0].eps is not None else 1e-5,
         gated_mlp=any(layer.places.mlp is not None and "gate" in layer.places.mlp.reads for layer in layers),

@@ -21,6 +21,7 @@ GATE = re.compile(r"gate|gate_proj|w1|wi_0|gate_linear|linear_1|gate_fc|wg|ff_ga
 UP = re.compile(r"up|up_proj|w3|wi_1|linear_v|up_linear|ff_up|proj_up", re.I)
 ROTARY = re.compile(r"rotary|rope", re.I)
 POSITIONS = re.compile(r"pos|wpe", re.I)
+LOGIT_CAP = re.compile(r"((final|output)_)?logits?_soft_?cap(ping)?")
 SPECIAL_IDS = re.compile(r".*(_token_id|_token_index|_token_ids|_id)|.*_start_token|.*_end_token")
 # Names that people know a module by -> what the module is called here.
 KNOWN_AS = {"norm": "inner_norm"}

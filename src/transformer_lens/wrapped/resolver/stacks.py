@@ -79,14 +79,15 @@ def norm_after(probe: Probe, stack: Stack) -> NormPlace | None:
 
 @dataclass
 class Ends:
-    """What stands around a stack: where, which tensors hold its weights, and where the stream goes afterwards."""
+    """What stands around a stack: where, which tensors hold its weights, where the stream goes, the cap of logits."""
 
     places: EndPlaces
     rules: dict[str, Weight]
     after: str
+    logit_cap: float | None = None
 
 
-def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None) -> Ends:
+def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None, cap: float | None = None) -> Ends:
     """What stands before and after a stack.
 
     Args:
@@ -94,6 +95,7 @@ def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None) -> E
         stack: the layers.
         ids: the token ids that went in.
         logits: what came out.
+        cap: the soft cap of logits that the configuration names.
     """
     rules: dict[str, Weight] = {}
     first, last = stack.layers[0], stack.layers[-1]
@@ -107,8 +109,11 @@ def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None) -> E
     norm = next((call for call in reversed(before) if is_norm(call) and _width(call.made) == width), None)
     final = next((call for call in after if is_norm(call) and same(call.given, last.made)), None)
     unembed = next((call for call in reversed(after) if is_linear(call) and _makes(call, logits)), None)
+    rotary = next((call for call in before if roles.ROTARY.search(call.kind) and call.extra == 1), None)
     times = _weights(rules, embed, positions, first)
-    _unembedding(rules, unembed, logits)
+    if cap is not None and not _is_capped(logits, unembed, cap):
+        cap = None
+    _unembedding(rules, unembed, logits if cap is None else None, final)
     follows = final or next((call for call in after if same(call.given, last.made)), None) or unembed
     places = EndPlaces(
         embed=None if embed is None else embed.path,
@@ -117,8 +122,9 @@ def ends_of(probe: Probe, stack: Stack, ids: Tensor, logits: Tensor | None) -> E
         embed_norm=None if norm is None else norm_place(norm, "embed.ln", rules),
         final_norm=None if final is None else norm_place(final, "ln_final", rules),
         unembed=None if unembed is None else unembed.path,
+        rotary=None if rotary is None else rotary.path,
     )
-    return Ends(places, rules, "" if follows is None else follows.path)
+    return Ends(places, rules, "" if follows is None else follows.path, cap)
 
 
 def _width(tensor: Tensor | None) -> int:
@@ -164,17 +170,23 @@ def _weights(rules: dict[str, Weight], embed: Call | None, positions: Call | Non
     return times
 
 
-def _unembedding(rules: dict[str, Weight], unembed: Call | None, logits: Tensor | None) -> None:
-    """Note the weights that make logits, with what HF multiplies them by."""
+def _is_capped(logits: Tensor | None, unembed: Call | None, cap: float) -> bool:
+    return unembed is not None and unembed.made is not None and same(logits, cap * torch.tanh(unembed.made / cap))
+
+
+def _unembedding(rules: dict[str, Weight], unembed: Call | None, logits: Tensor | None, final: Call | None) -> None:
+    """Note the weights that make logits, with what HF multiplies what they read, and what they give, by."""
     if unembed is None or unembed.given is None or unembed.made is None:
         return
     weight = unembed.module._parameters["weight"]
     if weight is None or tuple(weight.shape) != (unembed.made.shape[-1], unembed.given.shape[-1]):
         return
-    ratio = _ratio(logits, unembed.made)
-    times = "" if ratio in (None, 1.0) else repr(ratio)
+    after = _ratio(logits, unembed.made) or 1.0
+    before = _ratio(unembed.given, final.made) if final is not None and final.made is not None else None
+    times = "" if after == 1.0 else repr(after)
+    whole = after * (before or 1.0)
     part = Part("unembed.W_U", "d_vocab d_model -> d_model d_vocab")
-    rules["unembed.W_U"] = Weight(f"{unembed.path}.weight", (part,), times=times)
+    rules["unembed.W_U"] = Weight(f"{unembed.path}.weight", (part,), times="" if whole == 1.0 else repr(whole))
     if unembed.module._parameters.get("bias") is not None:
         rules["unembed.b_U"] = Weight(f"{unembed.path}.bias", (Part("unembed.b_U", "... -> ..."),), times=times)
 
