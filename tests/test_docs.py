@@ -16,12 +16,13 @@ def python_blocks(page: Path) -> list[str]:
 
 
 def test_readme_python_runs(capsys):
-    (block,) = python_blocks(ROOT / "README.md")
-    exec(compile(block, "README.md", "exec"), {})
+    for block in python_blocks(ROOT / "README.md"):
+        exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == " Paris"
     assert printed[1] == "torch.Size([1, 4, 6, 6])"
     assert float(re.search(r"[\d.]+", printed[2])[0]) > 0.1
+    assert printed[3].startswith("tensor([[")
 
 
 def test_hook_points_page_is_current():
