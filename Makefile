@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: tour test slow lint types check clean bench
+.PHONY: tour test slow census lint types check clean bench
 
 tour: $(VENV)/.tour
 	$(BIN)/transformer-lens tour
@@ -14,6 +14,9 @@ test: $(VENV)/.test lint types
 
 slow: $(VENV)/.test
 	$(THREADS) $(BIN)/python -m pytest -n 2 -q -m slow tests
+
+census: $(VENV)/.test
+	$(THREADS) $(BIN)/python -m pytest -q -m census tests
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -38,7 +38,7 @@ def test_it_passes_its_verification(model_type):
         assert found.outcome(STREAM_SUMS) == "holds", str(found)
 
 
-@pytest.mark.slow
+@pytest.mark.census
 @pytest.mark.parametrize("kind", ["causal"])
 def test_most_types_that_transformers_ships_pass(kind):
     from transformers.models.auto import modeling_auto
