@@ -112,7 +112,7 @@ def solve_coordinate_patch(
 
     Example:
         >>> atoms = torch.eye(3)
-        >>> solve_coordinate_patch(torch.tensor([5.0, 2.0, -1.0]), atoms, 0, 1).patched
+        >>> solve_coordinate_patch(torch.tensor([5.0, 2.0, -1.0]), atoms, 0, 1, k=3).patched
         tensor([ 0.,  5., -1.])
     """
     check_edit(len(dictionary), source_idx, target_idx, mode=mode, alpha=alpha)
