@@ -132,7 +132,7 @@ def solve_coordinate_patch(
     old = torch.cat([decomposition.coordinates, atoms.new_zeros(len(after) - len(before))])
     goal = old.clone()
     goal[target], goal[source] = old[source], old[target] if mode == "swap" else 0.0
-    new = old + alpha * (goal - old)
+    new = old.lerp(goal, alpha)
     delta = (new - old) @ atoms
     vector = x.detach().float()
     kept = vector - decomposition.reconstruction
