@@ -33,10 +33,16 @@ _SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "tran
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
-        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_official_model_name", "get_num_params_of_pretrained"),
         *("get_checkpoint_labels", "get_pretrained_state_dict"),
     ),
     "transformer_lens.models.registry",
+) | dict.fromkeys(
+    (
+        *("get_pretrained_model_config", "convert_hf_model_config", "convert_neel_model_config"),
+        *("get_basic_config", "fill_missing_keys"),
+    ),
+    "transformer_lens.models.configurations",
 )
 _PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
@@ -97,8 +103,11 @@ MODULES: dict[str, dict[str, str]] = {
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
-    "loading_from_pretrained": _REGISTRY,
+    "loading_from_pretrained": {**_REGISTRY, "Config": "transformer_lens.config.basic:BasicConfig"},
     "supported_models": {**_REGISTRY, **_SUPPORT},
+    "factories": {},
+    "factories.activation_function_factory": {"ActivationFunctionFactory": f"{_NATIVE}.activations"},
+    "factories.architecture_adapter_factory": {"ArchitectureAdapterFactory": "transformer_lens.specs.added"},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},

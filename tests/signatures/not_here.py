@@ -18,17 +18,6 @@ _NAMES = {
         components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
             calculate_z_scores
     """,
-    "A family is data (specs), so there are no functions that convert configurations of one family.": """
-        loading_from_pretrained: Config convert_hf_model_config convert_neel_model_config fill_missing_keys
-            get_basic_config get_pretrained_model_config
-        config.transformer_bridge_config.TransformerBridgeConfig.__init__
-        config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory
-    """,
-    "Weights in HuggingFace's names are processed by the bridge itself.": """
-        weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
-            distribute_weights_to_components extract_attention_tensors_for_folding
-    """,
     "A bridge has one host and no adapters, components or remote drivers; its sites are in `wrapped`.": """
         HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
         hook_points.HookPoint.enable_reshape model_bridge.bridge_core model_bridge.component_setup

@@ -38,6 +38,9 @@ MECHANISMS = {
     "chunked attention": ("llama4", "llama4_text"),
 }  # fmt: skip
 
+# Families that other packages add, by the name of HF's class (see `ArchitectureAdapterFactory`). They come first.
+ADDED: dict[str, Spec] = {}
+
 # NOTE: the bridge finds the parts of models without a spec by itself.
 POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
 
@@ -49,6 +52,9 @@ def find_spec(config: HFConfig) -> Spec:
         UnsupportedModelError: no family has this `model_type`.
     """
     architectures = set(config.fields.get("architectures") or [])
+    added = next((ADDED[name] for name in sorted(architectures) if name in ADDED), None)
+    if added is not None:
+        return added
     fitting = [spec for spec in FAMILIES if config.model_type in spec.model_types]
     for spec in sorted(fitting, key=lambda spec: not architectures & set(spec.only_architectures)):
         if not spec.only_architectures or architectures & set(spec.only_architectures):
