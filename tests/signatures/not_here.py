@@ -23,13 +23,7 @@ _NAMES = {
             get_basic_config get_pretrained_model_config
         config.transformer_bridge_config.TransformerBridgeConfig.__init__
         config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory utilities.aliases
-        utilities.heterogeneous_config utilities.quantization utilities.tl_checkpoint_conversion utilities.tracr
-        utilities.hf_utils: autoconfig_with_remote_post_init_compat autotokenizer_with_special_token_compat
-            enable_hf_numeric_tower get_rotary_pct_from_config make_post_init_kwarg_tolerant
-    """,
-    "Which words say the kind of a model is not recorded; see is_masked_lm_model and the others beside it.": """
-        utilities.architectures: classify_architecture classify_model_config classify_model_name
+        factories.architecture_adapter_factory
     """,
     "Weights in HuggingFace's names are processed by the bridge itself.": """
         weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
@@ -40,7 +34,6 @@ _NAMES = {
         hook_points.HookPoint.enable_reshape model_bridge.bridge_core model_bridge.component_setup
         model_bridge.composition_scores model_bridge.exceptions model_bridge.remote_bridge
         model_bridge.sources.native model_bridge.sources.tl_legacy model_bridge.sources.transformers.source
-        utilities.attn_implementation utilities.bridge_components utilities.parameter_swap utilities.position_ids
         hook_points: HookIntrospectionMixin
         model_bridge.sources._bridge_builder: build_bridge_config_from_hf build_bridge_from_module
             configure_tokenizer detect_tokenizer_bos_eos skip_tokenizer_for_modality
@@ -49,9 +42,6 @@ _NAMES = {
             diffusion_generate encoder_output forward generate generate_stream get_params hf_generate init_weights
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
             stack_params_for to_sentence_pair_tokens
-    """,
-    "Devices of a HuggingFace model are placed by transformers' device_map.": """
-        utilities.multi_gpu: find_misplaced_modules maybe_cast_floating_params resolve_device_map
     """,
     "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
         tools.analysis.attribution_patching tools.analysis.jacobian_lens
