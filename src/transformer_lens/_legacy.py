@@ -21,6 +21,7 @@ _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
+_JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
     "NamesFilter": f"{_HOOKS}.root"
@@ -123,6 +124,17 @@ MODULES: dict[str, dict[str, str]] = {
         ),
         "random_init_bridge": "transformer_lens.models.random_bridge",
     },
+    "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
+    "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(
+        ("CoordinatePatch", "solve_coordinate_patch", "solve_coordinate_patch_positions"), _JACOBIAN
+    ),
+    "tools.analysis.jacobian_lens_decomposition": dict.fromkeys(
+        (
+            *("JSpaceDecomposition", "get_sparse_decomposition", "JSpaceOccupancy", "estimate_occupancy"),
+            "JSpaceVarianceProfile",
+        ),
+        _JACOBIAN,
+    ),
     "tools.analysis.logit_lens": {
         **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
         "logit_readout": "transformer_lens.lenses.readout",
