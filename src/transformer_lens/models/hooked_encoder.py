@@ -106,7 +106,8 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         Args:
             input: text, texts, or token ids [batch, pos] or [pos].
             return_type: "logits" [batch, pos, d_vocab]; "predictions": the likeliest token at a [MASK] as text, and
-                where there are several, one line for each; None: nothing.
+                where there are several, one line for each; None: nothing,
+                and then the run ends after the last part that anybody hooked.
             token_type_ids: 0 for the first of two texts, 1 for the second; None: all 0.
             one_zero_attention_mask: 1 for tokens, 0 for padding. None: as the tokenizer says for text; for ids, all are
                 tokens.
@@ -127,11 +128,11 @@ class HookedEncoder(EncoderFace, NativeEncoder):
             token_type_ids = own_types if token_type_ids is None else token_type_ids
             one_zero_attention_mask = own_mask if one_zero_attention_mask is None else one_zero_attention_mask
         tokens, types, mask = self._read(input, token_type_ids, one_zero_attention_mask)
-        stream = self.encode(tokens, types, mask)
         parts = ("pooler", "nsp_head") if head == "nsp" else ("mlm_head", "unembed")
         if return_type is None and not any(part and looked_at(part) for part in map(self._modules.get, parts)):
+            self.encode(tokens, types, mask, self.last_layer_looked_at())
             return None
-        output = stream
+        output = self.encode(tokens, types, mask)
         for part in parts:
             output = self.head(part)(output)
         if return_type == "predictions":
