@@ -202,6 +202,15 @@ def is_live(module: nn.Module) -> bool:
     return bool(module.fwd_hooks or module.bwd_hooks or module._forward_hooks or module._forward_pre_hooks)
 
 
+def looked_at(part: nn.Module) -> bool:
+    """Whether anybody hooked a point or a module inside this part of a model."""
+    for module in part.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(hooks) or (isinstance(module, HookPoint) and is_live(module)):
+            return True
+    return False
+
+
 def _directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:
     if dir == "both":
         return ("fwd", "bwd")
