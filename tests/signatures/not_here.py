@@ -56,7 +56,6 @@ _NAMES = {
     "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
         tools.analysis.attribution_patching tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
-        tools.analysis.sparse_probing
     """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
         tools.analysis.interchange.reinitialized
