@@ -161,6 +161,15 @@ MODULES: dict[str, dict[str, str]] = {
             "transformer_lens.weights.head_affinity",
         ),
     },
+    "tools.analysis.sparse_probing": {
+        "SparseProbeConvergenceError": "transformer_lens.probing.logistic:ConvergenceError",
+        "SparseProbeMetrics": "transformer_lens.probing.binary_metrics",
+        **dict.fromkeys(("SparseProbeResult", "fit_sparse_probe"), "transformer_lens.probing.sparse_logistic"),
+        **dict.fromkeys(
+            ("SparseProbeControl", "SparseProbeRejection", "SparseProbeSweep", "sweep_sparse_probe"),
+            "transformer_lens.probing.sparse_sweep",
+        ),
+    },
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),
     "weight_processing": {"ProcessWeights": "transformer_lens.weights.processing.process_weights"},
     "utils": _legacy_utilities.ALL,

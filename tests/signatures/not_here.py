@@ -42,7 +42,7 @@ _NAMES = {
             stack_params_for to_sentence_pair_tokens
     """,
     "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching tools.analysis.sparse_probing
+        tools.analysis.attribution_patching
     """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
         tools.analysis.interchange.reinitialized
