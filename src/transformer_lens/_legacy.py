@@ -19,6 +19,7 @@ _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
+_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
@@ -58,6 +59,8 @@ _COMPONENTS = {
     "bert_nsp_head": ("bert", ("BertNSPHead",)),
     "bert_pooler": ("bert", ("BertPooler",)),
     "token_typed_embed": ("bert", ("TokenTypeEmbed",)),
+    "t5_attention": ("t5_attention", ("T5Attention",)),
+    "t5_block": ("t5_block", ("T5Block",)),
     "mlps.mlp": ("mlp", ("MLP",)),
     "mlps.gated_mlp": ("mlp", ("GatedMLP",)),
     "mlps.moe": ("mlp", ("MoE",)),
@@ -86,6 +89,7 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
     "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {

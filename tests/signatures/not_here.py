@@ -5,13 +5,13 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Encoder-decoders and audio models have no native host yet.": """
-        HookedAudioEncoder HookedEncoderDecoder components.t5_attention components.t5_block
+    "Audio models have no native host yet.": """
+        HookedAudioEncoder
     """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
-            create_alibi_bias create_alibi_multipliers create_alibi_slope forward k_norm mask q_norm rotary_cos
+            create_alibi_bias create_alibi_multipliers create_alibi_slope k_norm mask q_norm rotary_cos
             rotary_sin rotate_every_two
         components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
             calculate_z_scores
