@@ -96,6 +96,10 @@ class Expert(nn.Module):
             post = self.act_fn(gate) * (self.hook_pre(self.W_in(x)).clamp(-self.limit, self.limit) + 1)
         return self.W_out(self.hook_post(post))  # type: ignore[no-any-return]
 
+    def looked_at(self) -> bool:
+        """Whether somebody looks at its hook points, who is to see it also when no token comes."""
+        return any(is_live(module) for name, module in self._modules.items() if module and name.startswith("hook_"))
+
 
 class MoE(nn.Module):
     """A mixture of experts (arXiv 1701.06538): each token's output is that of its best experts, by probability.
@@ -145,10 +149,10 @@ class MoE(nn.Module):
     ) -> Float[Tensor, "token d_model"]:
         output = torch.zeros_like(tokens)
         taken = one_hot(chosen, self.num_experts).permute(2, 1, 0)  # [expert, chosen, token]
-        for expert, routed in zip(self.experts, taken, strict=True):
-            slot, token = routed.nonzero(as_tuple=True)
-            if token.numel() or any(is_live(m) for m in expert.modules() if isinstance(m, HookPoint)):
-                output = output.index_add(0, token, expert(tokens[token]) * weights[token, slot, None])
+        looked_at = [number for number, expert in enumerate(self.experts) if expert.looked_at()]
+        for number in sorted({*chosen.unique().tolist(), *looked_at}):
+            slot, token = taken[number].nonzero(as_tuple=True)
+            output = output.index_add(0, token, self.experts[number](tokens[token]) * weights[token, slot, None])
         return output
 
 

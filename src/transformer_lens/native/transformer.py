@@ -175,8 +175,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         """
         if _looked_at(self.ln_final) or _looked_at(self.unembed):
             return self.cfg.n_layers + 1
-        looked = [layer + 1 for layer, block in enumerate(self.blocks) if _looked_at(block)]
-        return max(looked, default=0)
+        counts = range(self.cfg.n_layers, 0, -1)
+        return next((count for count in counts if _looked_at(self.blocks[count - 1])), 0)
 
     # --- flags --------------------------------------------------------------------------------------------------
 
@@ -188,11 +188,12 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
 
 
 def _looked_at(part: nn.Module) -> bool:
-    for module in part.modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if any(hooks) or (isinstance(module, HookPoint) and is_live(module)):
-            return True
-    return False
+    # NOTE: not `modules()`, which makes names for all; a model may have tens of thousands of parts.
+    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        return True
+    if isinstance(part, HookPoint):
+        return is_live(part)
+    return any(_looked_at(child) for child in part._modules.values() if child is not None)
 
 
 def _moved(
