@@ -96,10 +96,6 @@ class Expert(nn.Module):
             post = self.act_fn(gate) * (self.hook_pre(self.W_in(x)).clamp(-self.limit, self.limit) + 1)
         return self.W_out(self.hook_post(post))  # type: ignore[no-any-return]
 
-    def looked_at(self) -> bool:
-        """Whether somebody looks at its hook points, who is to see it also when no token comes."""
-        return any(is_live(module) for name, module in self._modules.items() if module and name.startswith("hook_"))
-
 
 class MoE(nn.Module):
     """A mixture of experts (arXiv 1701.06538): each token's output is that of its best experts, by probability.
@@ -149,11 +145,16 @@ class MoE(nn.Module):
     ) -> Float[Tensor, "token d_model"]:
         output = torch.zeros_like(tokens)
         taken = one_hot(chosen, self.num_experts).permute(2, 1, 0)  # [expert, chosen, token]
-        looked_at = [number for number, expert in enumerate(self.experts) if expert.looked_at()]
+        looked_at = [number for number, expert in enumerate(self.experts) if _looked_at(expert)]
         for number in sorted({*chosen.unique().tolist(), *looked_at}):
             slot, token = taken[number].nonzero(as_tuple=True)
             output = output.index_add(0, token, self.experts[number](tokens[token]) * weights[token, slot, None])
         return output
+
+
+def _looked_at(expert: nn.Module) -> bool:
+    """Whether somebody looks at an expert's hook points, who is to see it also when no token comes."""
+    return any(is_live(part) for name, part in expert._modules.items() if part and name.startswith("hook_"))
 
 
 def make_mlp(cfg: HookedTransformerConfig) -> nn.Module:
