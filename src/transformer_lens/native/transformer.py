@@ -175,8 +175,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         """
         if looked_at(self.ln_final) or looked_at(self.unembed):
             return self.cfg.n_layers + 1
-        looked = [layer + 1 for layer, block in enumerate(self.blocks) if looked_at(block)]
-        return max(looked, default=0)
+        counts = range(self.cfg.n_layers, 0, -1)
+        return next((count for count in counts if looked_at(self.blocks[count - 1])), 0)
 
     # --- flags --------------------------------------------------------------------------------------------------
 
