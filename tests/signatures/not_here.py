@@ -5,15 +5,13 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Encoders, encoder-decoders and audio models have no native host yet.": """
-        BertNextSentencePrediction HookedAudioEncoder HookedEncoder HookedEncoderDecoder components.bert_block
-        components.bert_embed components.bert_mlm_head components.bert_nsp_head components.bert_pooler
-        components.t5_attention components.t5_block components.token_typed_embed
+    "Audio models have no native host yet.": """
+        HookedAudioEncoder
     """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
-            create_alibi_bias create_alibi_multipliers create_alibi_slope forward k_norm mask q_norm rotary_cos
+            create_alibi_bias create_alibi_multipliers create_alibi_slope k_norm mask q_norm rotary_cos
             rotary_sin rotate_every_two
         components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
             calculate_z_scores
@@ -33,9 +31,7 @@ _NAMES = {
             stack_params_for to_sentence_pair_tokens
     """,
     "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching tools.analysis.jacobian_lens
-        tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
-        tools.analysis.sparse_probing
+        tools.analysis.attribution_patching
     """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
         tools.analysis.interchange.reinitialized

@@ -64,7 +64,7 @@ def get_pretrained_model_config(
         cfg = HookedTransformerConfig.from_dict({**fields, **given, **request.overrides})
     else:
         found = find(model_name, request) if hf_cfg is None else _given(model_name, hf_cfg)
-        cfg, _ = configure(found, find_spec(found.config), request)
+        cfg, _ = configure(found, find_spec(found.config, holder=None), request)
     if fold_ln and cfg.normalization_type in ("LN", "RMS"):
         cfg.normalization_type += "Pre"
     return cfg
@@ -87,7 +87,7 @@ def convert_hf_model_config(model_name: str, **options: Any) -> dict[str, Any]:
         (4, 'GPT2LMHeadModel')
     """
     found = find(model_name, Request.of({}, options))
-    spec = find_spec(found.config)
+    spec = find_spec(found.config, holder=None)
     architecture = (found.config.get("architectures") or [spec.architecture])[0]
     return {**fields_of(spec, found.config), "original_architecture": architecture, "tokenizer_name": found.name}
 

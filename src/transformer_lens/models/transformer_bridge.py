@@ -205,6 +205,7 @@ class TransformerBridge(
         """Name the hook points. Call it again after replacing any; an empty slot gets a new HookPoint."""
         for slot in self.host.slots:
             hook_point(slot.view, slot.leaf)
+        self.host.rescan()
         super().setup()
 
     def other_spellings(self, names: list[str]) -> dict[str, str]:
@@ -235,6 +236,8 @@ class TransformerBridge(
             child.put(value)
         else:
             super().__setattr__(name, value)
+            if isinstance(value, nn.Module):
+                self.host.rescan()
 
     # --- running --------------------------------------------------------------------------------------------------
 
