@@ -132,8 +132,10 @@ def test_padding_changes_nothing(model):
     alone = model(TOKENS[1:2, :5], token_type_ids=TYPES[1:2, :5])
     assert distance(model(TOKENS, **GIVEN)[1:2, :5], alone) < 1e-5
     assert distance(model(TOKENS, token_type_ids=TYPES)[1:2, :5], alone) > 1e-3  # ids alone are all tokens
-    nothing = model(TOKENS, one_zero_attention_mask=torch.zeros_like(MASK))
-    assert nothing.isfinite().all()
+    nothing = torch.zeros_like(MASK)
+    looked_at, cache = model.run_with_cache(TOKENS, one_zero_attention_mask=nothing)
+    assert cache["pattern", 1].isfinite().all()
+    assert distance(model(TOKENS, one_zero_attention_mask=nothing), looked_at) < 1e-5
 
 
 @torch.no_grad()
