@@ -4,8 +4,8 @@
 loading, so mapped file pages do not count. Files are mapped and read later, so each weight is touched once. Peaks are
 taken in processes of their own: a thread that watches memory slows its first touch many times.
 Runs are interleaved; the median of five is shown, and beside it the ratio of processor time, which other work on the
-machine disturbs less, and that of the fastest runs, which it disturbs least. "copied" is transformers' way with one fresh
-copy of those weights that processing changes: what any loader pays that writes them.
+machine disturbs less, and that of the fastest runs, which it disturbs least. "copied" is transformers' way with one
+fresh copy of those weights that processing changes: what any loader pays that writes them.
 """
 
 import statistics

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformer_lens.hooks import HookedRootModule as HookedRootModule
     from transformer_lens.hooks import HookPoint as HookPoint
     from transformer_lens.models.hooked_encoder import HookedEncoder as HookedEncoder
+    from transformer_lens.models.hooked_encoder_decoder import HookedEncoderDecoder as HookedEncoderDecoder
     from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
     from transformer_lens.models.next_sentence import BertNextSentencePrediction as BertNextSentencePrediction
     from transformer_lens.models.support import check_model_support as check_model_support
@@ -42,6 +43,7 @@ _EXPORTS = {
     "EasyTransformerConfig": "transformer_lens.config:HookedTransformerConfig",
     "FactoredMatrix": "transformer_lens.weights.factored_matrix",
     "HookPoint": "transformer_lens.hooks",
+    "HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder",
     "HookedRootModule": "transformer_lens.hooks",
     "BertNextSentencePrediction": "transformer_lens.models.next_sentence",
     "HookedEncoder": "transformer_lens.models.hooked_encoder",

@@ -1,6 +1,7 @@
 """The table of hook points: name, the bridge's name for the same place, axes, meaning, and what switches it on.
 
-`{l}` is a layer, `{e}` an expert. Documentation, short names, both spellings and the position axis all come from here.
+`{l}` is a layer, `{e}` an expert; a HookedEncoderDecoder has `encoder` and `decoder` where this says `blocks`.
+Documentation, short names, both spellings and the position axis all come from here.
 """
 
 from dataclasses import dataclass
@@ -109,6 +110,28 @@ CATALOGUE: tuple[HookInfo, ...] = (
              "blocks.{l}.ln2_post.hook_out", when="ln2_post.hook_scale"),
     HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out",
              unless=_ENCODER),
+    HookInfo("blocks.{l}.attn.rel_pos_hook", "one head query key",
+             "what relative positions add to the scores of all layers (held by the first)"),
+    HookInfo("blocks.{l}.hook_cross_attn_in", "batch pos head d_model",
+             "query input of each head of attention to the encoder, before ln2", flag="use_attn_in"),
+    *(HookInfo(f"blocks.{{l}}.cross_attn.hook_{x}", axes, f"{what} of attention to the encoder",
+               bridge and f"blocks.{{l}}.cross_attn.{bridge}", flag) for x, axes, what, bridge, flag in (
+        ("q", _HEADS, "queries", "q.hook_out", None),
+        ("k", "batch encoder_pos head d_head", "keys", "k.hook_out", None),
+        ("v", "batch encoder_pos head d_head", "values", "v.hook_out", None),
+        ("attn_scores", _SCORES, "scores, masked, before the softmax,", None, None),
+        ("pattern", _SCORES, "probabilities", None, None),
+        ("z", _HEADS, "averaged values", "o.hook_in", None),
+        ("result", "batch pos head d_model", "output of each head", "hook_result", "use_attn_result"),
+    )),
+    HookInfo("blocks.{l}.hook_cross_attn_out", _D, "output of attention to the encoder, as added to the stream",
+             "blocks.{l}.cross_attn.hook_out"),
+    HookInfo("blocks.{l}.hook_resid_mid_cross", _D,
+             "residual stream after attention to the encoder (both the MLP and the skip see an edit)",
+             "blocks.{l}.ln3.hook_in"),
+    *_norm("blocks.{l}.ln3", "ln3, before the MLP of a decoder's layer,"),
+    *_norm("encoder_final_ln", "the final norm of the encoder"),
+    *_norm("decoder_final_ln", "the final norm of the decoder"),
     *_norm("ln_final", "the final norm"),
     HookInfo("unembed.hook_in", _D, "what is unembedded"),
     HookInfo("unembed.hook_out", "batch pos d_vocab", "logits", "hook_unembed"),

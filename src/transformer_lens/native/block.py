@@ -43,7 +43,7 @@ class AttentionInputs(nn.Module):
                     f"hook_attn_in cannot be hooked together with hook_q_input, hook_k_input or hook_v_input at layer "
                     f"{self.block_index}: one input for all three, or one for each."
                 )
-            shared = self.hook_attn_in(_for_each_head(stream, n_heads))
+            shared = self.hook_attn_in(for_each_head(stream, n_heads))
             if n_key_heads != n_heads:
                 raise HookConflictError(
                     f"hook_attn_in gives each of {n_heads} heads its own input, but {n_key_heads} key heads are shared "
@@ -56,7 +56,7 @@ class AttentionInputs(nn.Module):
         points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
         counts = (self.cfg.n_heads, self.attn.n_key_heads, self.attn.n_key_heads)
         query, key, value = (
-            point(_for_each_head(stream, count)) if live else stream
+            point(for_each_head(stream, count)) if live else stream
             for point, count, live in zip(points, counts, split, strict=True)
         )
         return query, key, value
@@ -136,18 +136,23 @@ class TransformerBlock(AttentionInputs):
         return mlp_out if self.ln2_post is None else self.ln2_post(mlp_out)  # type: ignore[no-any-return]
 
     def _normalized(self, inputs: tuple[Tensor, ...], position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        # Inputs that are one and the same tensor are normalised once.
-        normed: dict[int, Tensor] = {}
-        for x in inputs:
-            if id(x) not in normed:
-                normed[id(x)] = self.ln1(x)
-        query, key, value = (normed[id(x)] for x in inputs)
+        query, key, value = normalized(self.ln1, inputs)
         if position is None:
             return query, key, value
         return _plus_position(query, position), _plus_position(key, position), value
 
 
-def _for_each_head(resid: Float[Tensor, "batch pos d_model"], count: int) -> Float[Tensor, "batch pos head d_model"]:
+def normalized(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs after a norm; those that are one and the same tensor are normalised once."""
+    normed: dict[int, Tensor] = {}
+    for x in inputs:
+        if id(x) not in normed:
+            normed[id(x)] = norm(x)
+    return tuple(normed[id(x)] for x in inputs)
+
+
+def for_each_head(resid: Float[Tensor, "batch pos d_model"], count: int) -> Float[Tensor, "batch pos head d_model"]:
+    """The stream once for each head: a view, without copies."""
     return resid.unsqueeze(-2).expand(-1, -1, count, -1)
 
 

@@ -11,7 +11,7 @@ from transformer_lens.config import HookedTransformerConfig
 
 
 def init_weights(model: nn.Module, cfg: HookedTransformerConfig) -> None:
-    """Draw every weight matrix anew in place (parameters named `W` or `W_…`, and linear layers); biases become zero.
+    """Draw every weight matrix anew in place (`W`, `W_…`, linear layers, relative positions); biases become zero.
 
     "gpt2" draws from N(0, initializer_range²). "xavier_*" and "kaiming_*" scale by fan, times initializer_range.
     "muP" is kaiming_normal for hidden weights with the output layer scaled by 1 / d_model (arXiv 2203.03466).
@@ -23,7 +23,7 @@ def init_weights(model: nn.Module, cfg: HookedTransformerConfig) -> None:
     for name, parameter in model.named_parameters():
         leaf = name.rsplit(".", 2)[-2] if name.endswith(".weight") else name.rsplit(".", 1)[-1]
         leaf = leaf.lstrip("_")
-        if leaf == "W" or leaf.startswith("W_"):
+        if leaf in ("W", "rel_pos_bias") or leaf.startswith("W_"):
             values = _draw(leaf, parameter, cfg, generator, transposed=name.endswith(".weight"))
             parameter.data.copy_(values)
         elif leaf.startswith("b_"):

@@ -39,6 +39,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         super().__init__()
         if cfg.d_vocab == -1 or cfg.d_vocab_out == -1:
             raise ConfigurationError("d_vocab is missing: give it, or a tokenizer whose vocabulary says it.")
+        if cfg.positional_embedding_type == "relative_positional_bias":
+            raise ConfigurationError("Relative positions are for encoder-decoders: HookedEncoderDecoder(cfg).")
         idle = [name for name in OF_ENCODER_DECODERS if getattr(cfg, name) not in (None, False)]
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} is for encoder-decoders and has no effect in this model.")
@@ -173,8 +175,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         """
         if looked_at(self.ln_final) or looked_at(self.unembed):
             return self.cfg.n_layers + 1
-        looked = [layer + 1 for layer, block in enumerate(self.blocks) if looked_at(block)]
-        return max(looked, default=0)
+        counts = range(self.cfg.n_layers, 0, -1)
+        return next((count for count in counts if looked_at(self.blocks[count - 1])), 0)
 
     # --- flags --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformer_lens.errors import nearest
-from transformer_lens.specs import encoders, gemma, gpt, layer_norm, llama, moe, remote_code
+from transformer_lens.specs import encoders, gemma, gpt, layer_norm, llama, moe, remote_code, t5
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
@@ -24,10 +24,10 @@ FAMILIES: tuple[Spec, ...] = (
 
 
 # Models that are no decoders; each spec says which class holds them.
-ENCODERS: tuple[Spec, ...] = (encoders.BERT,)
+ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5)
 # Such models that no class holds yet; decoders whose mechanism the native transformer does not have.
 OTHER_MODELS = {
-    "t5": "HookedEncoderDecoder", "hubert": "HookedAudioEncoder", "wav2vec2": "HookedAudioEncoder",
+    "hubert": "HookedAudioEncoder", "wav2vec2": "HookedAudioEncoder",
 }  # fmt: skip
 MECHANISMS = {
     "latent attention": ("deepseek_v2", "deepseek_v3", "deepseek_v32", "minicpm3", "longcat_flash", "glm4_moe_lite"),

@@ -183,6 +183,7 @@ def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
         "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
         "expert": number.get("num_experts", 0),
         "d_shared": number.get("d_shared_expert", 0), "layer": number["n_layers"], "two": 2, "three": 3,
+        "bucket": number.get("relative_attention_num_buckets", 0),
         "core": 4, "d_square": number["d_model"], "each": heads // 4, "group_and_two": heads // kv + 2, **more,
     }  # fmt: skip
 
