@@ -384,6 +384,7 @@ def test_fields_that_would_be_ignored(fields, message):
     ("arguments", "message"),
     [
         ({"input": TOKENS, "return_type": "loss"}, "return_type of the mlm head is one of 'logits', 'predictions'"),
+        ({"input": TOKENS, "head": "cls"}, 'head is "mlm" or "nsp"; got .cls.'),
         ({"input": TOKENS, "return_type": "predictions", "head": "nsp"}, "of the nsp head is one of 'logits', None"),
         ({"input": torch.zeros(1, 13, dtype=torch.long)}, "13 tokens exceed this model's context of n_ctx=12"),
         ({"input": torch.zeros(1, 3, 16)}, r"shape \[batch, pos\] or \[pos\]; got \(1, 3, 16\), torch.float32"),
