@@ -13,6 +13,7 @@ from transformer_lens.loading_from_pretrained import get_official_model_name, ge
 
 from transformer_lens import HookedEncoder, HookedTransformer, list_supported_models
 from transformer_lens.errors import ConfigurationError, UnknownNameError
+from transformer_lens.models import hub
 from transformer_lens.models.saving import NotRepresentableError
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.weights.checkpoints import CheckpointError
@@ -135,7 +136,7 @@ def test_a_configuration_that_is_not_understood(folder, fields, message):
 
 def test_models_of_another_class(folder):
     with pytest.raises(
-        UnsupportedModelError, match=r"'gpt2' \(GPT-2\) is not for HookedEncoder but for Hooked"
+        UnsupportedModelError, match=r"'demo' \(GPT-2\) is not for HookedEncoder but for Hooked"
     ) as said:
         load("demo")
     assert "HookedTransformer.from_pretrained. TransformerBridge" in str(said.value)
@@ -148,6 +149,14 @@ def test_models_of_another_class(folder):
     change_config(folder, model_type="berd")
     with pytest.raises(UnsupportedModelError, match=r"HookedEncoder knows no family with .* 'berd'. Nearest: bert"):
         load(folder)
+
+
+def test_names_of_another_class_are_refused_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda *args, **kwargs: pytest.fail("fetched"))
+    with pytest.raises(UnsupportedModelError, match=r"'bert-base-cased' \(BERT\) is not for HookedTransformer but"):
+        HookedTransformer.from_pretrained("bert-base-cased")
+    with pytest.raises(UnsupportedModelError, match=r"'gpt2' \(GPT-2\) is not for HookedEncoder but for HookedTr"):
+        load("gpt2")
 
 
 def test_names_and_arguments_that_are_not():

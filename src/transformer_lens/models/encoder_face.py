@@ -62,6 +62,15 @@ class EncoderFace(Moving, Caching, Storable):
             UnknownNameError: no model has this name.
             UnsupportedModelError: another class holds this model, or none does; says which.
             CheckpointError: a damaged or incomplete checkpoint; nothing half-loaded is returned.
+
+        Example:
+            >>> import transformers
+            >>> from transformer_lens import HookedEncoder
+            >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+            >>> hf_model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes, vocab_size=20))
+            >>> model = HookedEncoder.from_pretrained("tiny", hf_model=hf_model, device="cpu")
+            >>> model.cfg.d_head, model.W_Q.shape
+            (4, torch.Size([1, 2, 8, 4]))
         """
         arguments = {
             "hf_model": hf_model, "tokenizer": tokenizer, "device": device, "dtype": dtype,

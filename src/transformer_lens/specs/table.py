@@ -46,6 +46,14 @@ ADDED: dict[str, Spec] = {}
 POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
 
 
+def other_holder(name: str, spec: Spec, holder: str | None) -> UnsupportedModelError:
+    """The error for a model (by its name or its type) that another class holds."""
+    return UnsupportedModelError(
+        f"{name!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
+        f"{spec.holder}.from_pretrained. {POINTER}"
+    )
+
+
 def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spec:
     """The family of an HF configuration.
 
@@ -63,10 +71,7 @@ def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spe
         if not spec.only_architectures or architectures & set(spec.only_architectures):
             if holder in (None, spec.holder):
                 return spec
-            raise UnsupportedModelError(
-                f"{config.model_type!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
-                f"{spec.holder}.from_pretrained. {POINTER}"
-            )
+            raise other_holder(config.model_type, spec, holder)
     if config.model_type in OTHER_MODELS:
         raise UnsupportedModelError(
             f"{config.model_type!r} is no decoder: it is for {OTHER_MODELS[config.model_type]}, which is still to come."
