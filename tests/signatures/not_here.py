@@ -54,7 +54,7 @@ _NAMES = {
         utilities.multi_gpu: find_misplaced_modules maybe_cast_floating_params resolve_device_map
     """,
     "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching tools.analysis.jacobian_lens
+        tools.analysis.jacobian_lens
         tools.analysis.jacobian_lens_coordinate_patch tools.analysis.jacobian_lens_decomposition
     """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
