@@ -125,6 +125,21 @@ MODULES: dict[str, dict[str, str]] = {
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.analysis": {},
+    "tools.analysis.attribution_patching": {
+        **dict.fromkeys(
+            ("GradientCache", "cache_activation_and_gradient", "capture_writer_outputs"),
+            "transformer_lens.patching.gradient_cache",
+        ),
+        **dict.fromkeys(("Node", "enumerate_nodes", "enumerate_edges"), "transformer_lens.circuits.position_nodes"),
+        **dict.fromkeys(
+            ("EdgeAttributionConfig", "AttributionResult", "attribution_patch"),
+            "transformer_lens.circuits.position_attribution",
+        ),
+        **dict.fromkeys(
+            ("FaithfulnessConfig", "FaithfulnessResult", "faithfulness"),
+            "transformer_lens.circuits.position_faithfulness",
+        ),
+    },
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),

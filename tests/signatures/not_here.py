@@ -30,9 +30,6 @@ _NAMES = {
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
             stack_params_for to_sentence_pair_tokens
     """,
-    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching
-    """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
         tools.analysis.interchange.reinitialized
     """,
