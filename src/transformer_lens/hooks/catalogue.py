@@ -35,6 +35,8 @@ _HEADS = "batch pos head d_head"
 _KV = "batch pos kv_head d_head"
 _SCORES = "batch head query key"
 _MLP = "batch pos d_mlp"
+_ENCODER = "hook_normalized_resid_post"  # blocks of BERT have it
+_TYPES = "embed.hook_token_type_embed"
 
 
 def _norm(name: str, what: str, axes: str = _D) -> tuple[HookInfo, HookInfo]:
@@ -81,7 +83,7 @@ CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("blocks.{l}.hook_attn_out", _D, "attention output after its norm, as added to the stream",
              "blocks.{l}.ln1_post.hook_out", when="ln1_post.hook_scale"),
     HookInfo("blocks.{l}.hook_resid_mid", _D, "residual stream after attention (both the MLP and the skip see an edit)",
-             "blocks.{l}.ln2.hook_in"),
+             "blocks.{l}.ln2.hook_in", unless=_ENCODER),
     HookInfo("blocks.{l}.hook_mlp_in", _D, "the MLP branch before ln2 (the skip does not see an edit)",
              "blocks.{l}.hook_mlp_in", "use_hook_mlp_in"),
     *_norm("blocks.{l}.ln2", "ln2"),
@@ -106,7 +108,8 @@ CATALOGUE: tuple[HookInfo, ...] = (
              "blocks.{l}.mlp.hook_out", unless="ln2_post.hook_scale"),
     HookInfo("blocks.{l}.hook_mlp_out", _D, "MLP output after its norm, as added to the stream",
              "blocks.{l}.ln2_post.hook_out", when="ln2_post.hook_scale"),
-    HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out"),
+    HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out",
+             unless=_ENCODER),
     HookInfo("blocks.{l}.attn.rel_pos_hook", "one head query key",
              "what relative positions add to the scores of all layers (held by the first)"),
     HookInfo("blocks.{l}.hook_cross_attn_in", "batch pos head d_model",
@@ -132,4 +135,18 @@ CATALOGUE: tuple[HookInfo, ...] = (
     *_norm("ln_final", "the final norm"),
     HookInfo("unembed.hook_in", _D, "what is unembedded"),
     HookInfo("unembed.hook_out", "batch pos d_vocab", "logits", "hook_unembed"),
+    # BERT, whose stream is normalised after each sum.
+    HookInfo("embed.hook_embed", _D, "BERT: token embeddings", "embed.hook_out", when=_TYPES),
+    HookInfo("embed.hook_pos_embed", _D, "BERT: position embeddings", "pos_embed.hook_out", when=_TYPES),
+    HookInfo(_TYPES, _D, "BERT: embeddings of token types"),
+    HookInfo("hook_full_embed", _D, "BERT: the sum of all three after its norm", "embed_ln.hook_out", when=_TYPES),
+    HookInfo("blocks.{l}.hook_resid_mid", _D, "BERT: the sum with the attention output, before ln1",
+             "blocks.{l}.ln1.hook_in", when=_ENCODER),
+    HookInfo("blocks.{l}.hook_resid_post", _D, "BERT: the sum with the MLP output, before ln2",
+             "blocks.{l}.ln2.hook_in", when=_ENCODER),
+    HookInfo("blocks.{l}.hook_normalized_resid_post", _D, "BERT: the stream leaving the block, after ln2",
+             "blocks.{l}.hook_out", when=_ENCODER),
+    *_norm("mlm_head.ln", "BERT: the norm before the unembedding"),
+    HookInfo("pooler.hook_pooler_out", "batch d_model", "BERT: what stands for the whole text"),
+    HookInfo("nsp_head.hook_nsp_out", "batch 2", "BERT: logits of whether the second text follows the first"),
 )  # fmt: skip

@@ -79,20 +79,25 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         one_zero_attention_mask: Int[Tensor, "batch pos"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The normalised stream after the last layer; no head runs. Arguments as for `forward`."""
-        tokens = tokens[None] if tokens.ndim == 1 else tokens
-        if tokens.ndim != 2 or tokens.is_floating_point():
+        return self.encode(*self._read(tokens, token_type_ids, one_zero_attention_mask))
+
+    def _read(self, tokens: Tensor, types: Tensor | None, mask: Tensor | None) -> tuple[Tokens, Tokens, Tokens | None]:
+        """Ids, types and mask of one shape [batch, pos], where the model is."""
+        if tokens.ndim not in (1, 2) or tokens.is_floating_point():
             raise ValueError(f"Token ids have shape [batch, pos] or [pos]; got {tuple(tokens.shape)}, {tokens.dtype}.")
-        given = (tokens, token_type_ids, one_zero_attention_mask)
-        moved = [None if x is None else x.to(self.W_E.device).view(-1, x.shape[-1]) for x in given]
-        assert moved[0] is not None
-        return self.encode(moved[0], moved[1], moved[2])
+        for name, given in (("token_type_ids", types), ("one_zero_attention_mask", mask)):
+            if given is not None and given.shape != tokens.shape:
+                raise ValueError(f"{name} has shape {tuple(given.shape)}, and the tokens {tuple(tokens.shape)}.")
+        types = torch.zeros_like(tokens) if types is None else types
+        tokens, types = (x.to(self.W_E.device).view(-1, x.shape[-1]) for x in (tokens, types))
+        return tokens, types, None if mask is None else mask.to(tokens.device).view(tokens.shape)
 
     def forward(
         self,
         input: Any,
         return_type: str | None = "logits",
-        token_type_ids: Int[Tensor, "*batch pos"] | None = None,
-        one_zero_attention_mask: Int[Tensor, "*batch pos"] | None = None,
+        token_type_ids: Int[Tensor, "..."] | None = None,
+        one_zero_attention_mask: Int[Tensor, "..."] | None = None,
         *,
         head: Literal["mlm", "nsp"] = "mlm",
     ) -> Any:
@@ -117,12 +122,12 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         if return_type not in CHOICES[head]:
             choices = ", ".join(repr(choice) for choice in CHOICES[head])
             raise ValueError(f"return_type of the {head} head is one of {choices}; got {return_type!r}.")
-        tokens = input
         if not isinstance(input, Tensor):
-            tokens, types, mask = self.to_tokens(input)
-            token_type_ids = types if token_type_ids is None else token_type_ids
-            one_zero_attention_mask = mask if one_zero_attention_mask is None else one_zero_attention_mask
-        stream = self.encoder_output(tokens, token_type_ids, one_zero_attention_mask)
+            input, own_types, own_mask = self.to_tokens(input)
+            token_type_ids = own_types if token_type_ids is None else token_type_ids
+            one_zero_attention_mask = own_mask if one_zero_attention_mask is None else one_zero_attention_mask
+        tokens, types, mask = self._read(input, token_type_ids, one_zero_attention_mask)
+        stream = self.encode(tokens, types, mask)
         parts = ("pooler", "nsp_head") if head == "nsp" else ("mlm_head", "unembed")
         if return_type is None and not any(part and looked_at(part) for part in map(self._modules.get, parts)):
             return None
@@ -130,7 +135,7 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         for part in parts:
             output = self.head(part)(output)
         if return_type == "predictions":
-            return self._predictions(tokens.view(-1, tokens.shape[-1]).to(output.device), output)
+            return self._predictions(tokens, output)
         return None if return_type is None else output
 
     def _predictions(

@@ -107,16 +107,12 @@ class NativeEncoder(StackedWeights, CachingFlags, HookedRootModule):
             one_zero_attention_mask: 1 for tokens, 0 for padding, which no token attends to; None: all are tokens.
 
         Raises:
-            ValueError: more tokens than n_ctx, or a mask or types of another shape.
+            ValueError: more tokens than n_ctx.
         """
         if tokens.shape[1] > self.cfg.n_ctx:
             raise ValueError(
                 f"{tokens.shape[1]} tokens exceed this model's context of n_ctx={self.cfg.n_ctx} positions."
             )
-        given = {"token_type_ids": token_type_ids, "one_zero_attention_mask": one_zero_attention_mask}
-        for name, value in given.items():
-            if value is not None and value.shape != tokens.shape:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}, and the tokens {tuple(tokens.shape)}.")
         stream = self.hook_full_embed(self.embed(tokens, token_type_ids))
         mask = None if one_zero_attention_mask is None else additive_mask(one_zero_attention_mask, stream.dtype)
         for block in self.blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformer_lens.specs.axes import VECTOR, one, plain_mlp, separate_attention
+from transformer_lens.specs.reading import HFConfig
 from transformer_lens.specs.rules import activation, heads
 from transformer_lens.specs.spec import Spec, Weight
 
@@ -19,6 +20,11 @@ def _norm(hf: str, ours: str) -> tuple[Weight, ...]:
         one(f"{hf}.{leaf}", f"{ours}.{short}", VECTOR, stored=(one(f"{hf}.{old}", f"{ours}.{short}", VECTOR),))
         for leaf, short, old in pairs
     )
+
+
+def _tied(config: HFConfig) -> bool:
+    # The unembedding's bias is one tensor under two names; where embeddings are not tied, two, of which one acts.
+    return bool(config.get("tie_word_embeddings", True))
 
 
 def _square(hf: str, ours: str, out: str = "d_square") -> tuple[Weight, ...]:
@@ -53,11 +59,12 @@ BERT = Spec(
         "position_embedding_type": (("absolute", None), "relative positions"),
         "type_vocab_size": ((2,), "a number of token types other than two"),
     },
-    ignored=(r"embeddings\.position_ids$", r"^cls\.predictions\.decoder\.bias$"),
+    ignored=(r"embeddings\.position_ids$", r"^cls\.predictions\.(decoder\.)?bias$"),
     weights=(
         one(_WORDS, "embed.embed.W_E", "d_vocab d_model -> d_vocab d_model"),
         one(f"{_HEAD}.decoder.weight", "unembed.W_U", "d_vocab d_model -> d_model d_vocab", tied=_WORDS),
-        one(f"{_HEAD}.bias", "unembed.b_U", "d_vocab -> d_vocab"),
+        one(f"{_HEAD}.bias", "unembed.b_U", "d_vocab -> d_vocab", when=_tied),
+        one(f"{_HEAD}.decoder.bias", "unembed.b_U", "d_vocab -> d_vocab", when=lambda config: not _tied(config)),
         one("bert.embeddings.position_embeddings.weight", "embed.pos_embed.W_pos", "pos d_model -> pos d_model"),
         one("bert.embeddings.token_type_embeddings.weight", "embed.token_type_embed.W_token_type",
             "two d_model -> two d_model"),
