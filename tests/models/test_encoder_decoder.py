@@ -1,5 +1,6 @@
 """HookedEncoderDecoder against recorded activations, against transformers' T5, and against its own laws."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,14 @@ def test_beams_are_transformers(pair):
 def test_a_folder_loads_as_the_model_does(kind, tmp_path):
     hf = make_hf(kind)
     hf.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    published = {"output_past": True, "n_positions": 64, "task_specific_params": {"summarization": {"num_beams": 4}}}
+    (tmp_path / "config.json").write_text(json.dumps(config | published))
     tokens, decoder = draw(2, 8), draw(2, 3)
     model = HookedEncoderDecoder.from_pretrained(tmp_path, device="cpu")
     assert distance(model(tokens, decoder), hf(input_ids=tokens, decoder_input_ids=decoder).logits) < 1e-5
     assert model.tokenizer is None
+    assert model.cfg.n_ctx == 64
     assert model.cfg.original_architecture == KINDS[kind][0].__name__
 
 

@@ -111,7 +111,7 @@ T5 = Spec(
         "use_attn_scale": False,
     },
     rules=(_same_depth, _text, _mlp, activation("dense_act_fn"), _scaled_logits),
-    harmless=frozenset({"dropout_rate", "initializer_factor"}),
+    harmless=frozenset({"dropout_rate", "initializer_factor", "output_past"}),
     ignored=(
         r"^(encoder|decoder)\.embed_tokens\.weight$",  # shared.weight again
         r"EncDecAttention\.relative_attention_bias\.weight$",  # in the checkpoints of 2019; unused

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformer_lens.errors import nearest
-from transformer_lens.specs import encoders, gemma, gpt, layer_norm, llama, moe, remote_code, t5
+from transformer_lens.specs import audio, encoders, gemma, gpt, layer_norm, llama, moe, remote_code, t5
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
@@ -24,11 +24,8 @@ FAMILIES: tuple[Spec, ...] = (
 
 
 # Models that are no decoders; each spec says which class holds them.
-ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5)
-# Such models that no class holds yet; decoders whose mechanism the native transformer does not have.
-OTHER_MODELS = {
-    "hubert": "HookedAudioEncoder", "wav2vec2": "HookedAudioEncoder",
-}  # fmt: skip
+ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5, audio.AUDIO)
+# Decoders whose mechanism the native transformer does not have.
 MECHANISMS = {
     "latent attention": ("deepseek_v2", "deepseek_v3", "deepseek_v32", "minicpm3", "longcat_flash", "glm4_moe_lite"),
     "state spaces": ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"),
@@ -63,10 +60,6 @@ def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spe
                 f"{config.model_type!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
                 f"{spec.holder}.from_pretrained. {POINTER}"
             )
-    if config.model_type in OTHER_MODELS:
-        raise UnsupportedModelError(
-            f"{config.model_type!r} is no decoder: it is for {OTHER_MODELS[config.model_type]}, which is still to come."
-        )
     for mechanism, types in MECHANISMS.items():
         if config.model_type in types:
             raise UnsupportedModelError(
