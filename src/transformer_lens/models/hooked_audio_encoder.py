@@ -32,10 +32,20 @@ class HookedAudioEncoder(Moving, Caching, NativeAudioEncoder):
         model_name: what to load where the parts before the layers are missing; messages say it.
         hubert_model: transformers' HubertModel or Wav2Vec2Model; only what stands before its layers is used.
         processor: transformers' feature extractor, which pads and normalises sound.
+
+    Example:
+        >>> import transformers
+        >>> sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> hf_model = transformers.HubertModel(transformers.HubertConfig(**sizes))
+        >>> model = HookedAudioEncoder.from_pretrained("tiny", hf_model=hf_model, device="cpu")
+        >>> output, cache = model.run_with_cache(torch.randn(1, 16000))
+        >>> output.shape, cache["pattern", 1].shape
+        (torch.Size([1, 49, 16]), torch.Size([1, 2, 49, 49]))
     """
 
     holder = "HookedAudioEncoder"
     origin: Origin | None = None
+    processor: Any
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class NativeAudioEncoder(StackedWeights, CachingFlags, HookedRootModule):
 
     cfg: HookedTransformerConfig
     blocks: nn.ModuleList
+    hubert_model: Any
 
     def __init__(self, cfg: HookedTransformerConfig, hubert_model: Any = None):
         super().__init__()

@@ -114,6 +114,8 @@ def _positions(spec: Spec, parts: set[str]) -> str:
         return "learned"
     if spec.fixed.get("positional_embedding_type") == "relative_positional_bias":
         return "relative"
+    if spec.holder == "HookedAudioEncoder":
+        return "convolutions"
     return "alibi" if spec.fixed.get("positional_embedding_type") == "alibi" else "rotary"
 
 

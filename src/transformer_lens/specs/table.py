@@ -24,7 +24,7 @@ FAMILIES: tuple[Spec, ...] = (
 
 
 # Models that are no decoders; each spec says which class holds them.
-ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5, audio.AUDIO)
+ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5, t5.MT5, audio.AUDIO)
 # Decoders whose mechanism the native transformer does not have.
 MECHANISMS = {
     "latent attention": ("deepseek_v2", "deepseek_v3", "deepseek_v32", "minicpm3", "longcat_flash", "glm4_moe_lite"),
