@@ -211,7 +211,11 @@ def test_official_names_belong_to_it():
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [
-        (HubertConfig, {"do_stable_layer_norm": True}, "do_stable_layer_norm=True .*hubert-large.*HookedAudioEncoder"),
+        (
+            HubertConfig,
+            {"do_stable_layer_norm": True},
+            "do_stable_layer_norm=True .*large.*HookedAudioEncoder. Nothing",
+        ),
         (Wav2Vec2Config, {"add_adapter": True}, "add_adapter=True"),
         (Wav2Vec2Config, {"adapter_attn_dim": 4}, "adapter_attn_dim=4"),
         (HubertConfig, {"twist": 3}, "twist=3"),

@@ -38,6 +38,7 @@ MECHANISMS = {
 
 # NOTE: the bridge finds the parts of models without a spec by itself.
 POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
+NO_POINTER = "Nothing else here hears sound; transformers itself runs it."
 
 
 def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spec:
@@ -58,7 +59,7 @@ def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spe
                 return spec
             raise UnsupportedModelError(
                 f"{config.model_type!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
-                f"{spec.holder}.from_pretrained. {POINTER}"
+                f"{spec.holder}.from_pretrained. {_elsewhere(spec)}"
             )
     for mechanism, types in MECHANISMS.items():
         if config.model_type in types:
@@ -96,11 +97,15 @@ def _refuse(spec: Spec, config: HFConfig) -> None:
         value = config.get(name, accepted[0])
         if value not in accepted:
             raise UnsupportedModelError(
-                f"{spec.name} with {name}={value!r} ({why}) is not for {spec.holder}; {POINTER}"
+                f"{spec.name} with {name}={value!r} ({why}) is not for {spec.holder}. {_elsewhere(spec)}"
             )
     if unread := config.unread(spec.harmless):
         listed = ", ".join(f"{name}={value!r}" for name, value in sorted(unread.items()))
         raise UnsupportedModelError(
             f"{spec.name}: the configuration sets {listed}, and what that does to the forward pass is not known here. "
-            + POINTER
+            + _elsewhere(spec)
         )
+
+
+def _elsewhere(spec: Spec) -> str:
+    return NO_POINTER if spec.holder == "HookedAudioEncoder" else POINTER
