@@ -19,7 +19,6 @@ _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
-_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
@@ -95,7 +94,8 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
     "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
-    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder"},
+    "HookedAudioEncoder": {"HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder"},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {

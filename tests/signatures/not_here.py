@@ -5,9 +5,6 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Audio models have no native host yet.": """
-        HookedAudioEncoder
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
