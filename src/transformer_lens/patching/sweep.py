@@ -20,11 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from transformer_lens.hooks.edits import EditHook
 from transformer_lens.patching.costs import costs_of, default_budget
 from transformer_lens.patching.interventions import Cell, interventions_of
 from transformer_lens.patching.loop import loop_cell
 from transformer_lens.patching.metrics import Metric, Reading
-from transformer_lens.patching.plain_run import RunRequest, run_plain
+from transformer_lens.patching.plain_run import RunRequest, edits_in_force, run_plain
 from transformer_lens.patching.planner import Plan, make_plan
 from transformer_lens.patching.readout import measure
 from transformer_lens.patching.saved import fingerprint, load_results, save_results
@@ -89,8 +90,9 @@ class Sweep:
         for name, number in (("max_rows", max_rows), ("memory", memory)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is 1 or more, or None; got {number}.")
-        hooks = sorted({i.hook for cell in cells for i in interventions_of(cell)})
-        self.request = RunRequest(tokens, attention_mask, hooks)
+        edits = edits_in_force(model)
+        hooks = sorted({i.hook for cell in [edits, *cells] for i in interventions_of(cell)})
+        self.request = RunRequest(tokens, attention_mask, hooks, edits)
         self.plain = run_plain(model, self.request)
         self.cells = with_values_of(cells, self.plain.activations)
         self.metric = metric
@@ -125,7 +127,7 @@ class Sweep:
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint(self.request.tokens, self.cells)
+        return fingerprint(self.request.tokens, [self.request.edits, *self.cells])
 
     @torch.no_grad()
     def run(self, verbose: bool | None = None) -> Float[Tensor, "cell *batch"]:
@@ -143,7 +145,7 @@ class Sweep:
         delay = 0.0 if verbose else SECONDS_BEFORE_A_BAR
         bar = tqdm(total=len(self.cells), initial=len(self._done), disable=quiet, delay=delay, leave=False)
         try:
-            with self.plain.active(), bar:
+            with self.plain.active(), self.plain.model.without_hooks(EditHook), bar:
                 self._run_waves(bar)
             with bar:
                 self._run_loop(bar)
