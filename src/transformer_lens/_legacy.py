@@ -19,8 +19,10 @@ _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
+_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
+_JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
     "NamesFilter": f"{_HOOKS}.root"
@@ -51,6 +53,14 @@ _COMPONENTS = {
     "rms_norm": ("norms", ("RMSNorm",)),
     "rms_norm_pre": ("norms", ("RMSNormPre",)),
     "transformer_block": ("block", ("TransformerBlock",)),
+    "bert_block": ("bert", ("BertBlock",)),
+    "bert_embed": ("bert", ("BertEmbed",)),
+    "bert_mlm_head": ("bert", ("BertMLMHead",)),
+    "bert_nsp_head": ("bert", ("BertNSPHead",)),
+    "bert_pooler": ("bert", ("BertPooler",)),
+    "token_typed_embed": ("bert", ("TokenTypeEmbed",)),
+    "t5_attention": ("t5_attention", ("T5Attention",)),
+    "t5_block": ("t5_block", ("T5Block",)),
     "mlps.mlp": ("mlp", ("MLP",)),
     "mlps.gated_mlp": ("mlp", ("GatedMLP",)),
     "mlps.moe": ("mlp", ("MoE",)),
@@ -77,6 +87,9 @@ MODULES: dict[str, dict[str, str]] = {
         "HookedTransformerConfig": _CONFIG,
     },
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
+    "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
+    "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {
@@ -123,6 +136,17 @@ MODULES: dict[str, dict[str, str]] = {
         ),
         "random_init_bridge": "transformer_lens.models.random_bridge",
     },
+    "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
+    "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(
+        ("CoordinatePatch", "solve_coordinate_patch", "solve_coordinate_patch_positions"), _JACOBIAN
+    ),
+    "tools.analysis.jacobian_lens_decomposition": dict.fromkeys(
+        (
+            *("JSpaceDecomposition", "get_sparse_decomposition", "JSpaceOccupancy", "estimate_occupancy"),
+            "JSpaceVarianceProfile",
+        ),
+        _JACOBIAN,
+    ),
     "tools.analysis.logit_lens": {
         **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
         "logit_readout": "transformer_lens.lenses.readout",
@@ -139,6 +163,15 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             ("AttentionHeadRef", "HeadAffinityPair", "HeadAffinityResult", "attention_head_subspace_affinity"),
             "transformer_lens.weights.head_affinity",
+        ),
+    },
+    "tools.analysis.sparse_probing": {
+        "SparseProbeConvergenceError": "transformer_lens.probing.logistic:ConvergenceError",
+        "SparseProbeMetrics": "transformer_lens.probing.binary_metrics",
+        **dict.fromkeys(("SparseProbeResult", "fit_sparse_probe"), "transformer_lens.probing.sparse_logistic"),
+        **dict.fromkeys(
+            ("SparseProbeControl", "SparseProbeRejection", "SparseProbeSweep", "sweep_sparse_probe"),
+            "transformer_lens.probing.sparse_sweep",
         ),
     },
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),

@@ -226,7 +226,10 @@ def test_what_defaults_ask_in_vain_is_logged_not_warned(caplog):
         ({"activation_function": "snake"}, "activation_function='snake' is no activation"),
         ({"model_type": "llamba"}, "knows no family with model_type 'llamba'. Nearest: llama"),
         ({"model_type": "mamba"}, "mamba.*TransformerBridge"),
-        ({"model_type": "bert"}, "HookedEncoder"),
+        (
+            {"model_type": "bert"},
+            r"'bert' \(BERT\) is not for HookedTransformer .* HookedEncoder.from_pretrained. .*Bridge",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ],
 )

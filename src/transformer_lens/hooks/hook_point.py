@@ -248,6 +248,16 @@ def is_live(module: nn.Module) -> bool:
     return bool(module.fwd_hooks or module.bwd_hooks or module._forward_hooks or module._forward_pre_hooks)
 
 
+def looked_at(part: nn.Module) -> bool:
+    """Whether anybody hooked a point or a module inside this part of a model."""
+    # NOTE: not `modules()`, which makes names for all; a model may have tens of thousands of parts.
+    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        return True
+    if isinstance(part, HookPoint):
+        return is_live(part)
+    return any(looked_at(child) for child in part._modules.values() if child is not None)
+
+
 def _directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:
     if dir == "both":
         return ("fwd", "bwd")

@@ -75,8 +75,24 @@ def load(cls: type[Any], name: str | os.PathLike[str], request: Request, steps: 
     name = os.fspath(name)
     if request.hf_model is None and not is_folder(name) and toy_checkpoints.is_toy(resolve(name)):
         return toy_checkpoints.load(cls, resolve(name), request, steps)
+    model = _build(cls, name, request, default_padding_side=request.default_padding_side)
+    process(model, steps)
+    if request.move_to_device:
+        model.move_model_modules_to_device()
+    return model
+
+
+def load_encoder(cls: type[Any], name: str | os.PathLike[str], request: Request) -> Any:
+    """The model of this name, folder or HF model, with its weights as they are; for classes that hold no decoders."""
+    model = _build(cls, os.fspath(name), request)
+    if request.move_to_device:
+        model.move_model_modules_to_device()
+    return model
+
+
+def _build(cls: type[Any], name: str, request: Request, **arguments: Any) -> Any:
     found = find(name, request)
-    spec = find_spec(found.config)
+    spec = find_spec(found.config, cls.holder)
     cfg, plan = configure(found, spec, request)
     source: TensorSource
     if found.folder is None or request.hf_model is not None:
@@ -85,14 +101,12 @@ def load(cls: type[Any], name: str | os.PathLike[str], request: Request, steps: 
         source = open_folder(found.folder)
         if found.config.fields.get("quantization_config"):  # a spec that takes it means these
             source = UnpackedSource(source)
-    model = cls(
-        cfg, _tokenizer(found, request), move_to_device=False, default_padding_side=request.default_padding_side
-    )
+    plan = plan.held_by(source.names())
+    model = cls(cfg, _tokenizer(found, request), move_to_device=False, **arguments)
+    if lacking := spec.optional.keys() - plan.spec.optional.keys():
+        model.leave_out(lacking)
     _place(model, canonical_state(plan, source), share=source.lends)
-    model.origin = Origin(spec, found.config.fields, plan.sizes, plan.tied, plan.kept)
-    process(model, steps)
-    if request.move_to_device:
-        model.move_model_modules_to_device()
+    model.origin = Origin(plan.spec, found.config.fields, plan.sizes, plan.tied, plan.kept)
     return model
 
 
@@ -196,7 +210,7 @@ def _place(model: LoadableModel, tensors: Iterable[tuple[str, Tensor]], share: b
     with tqdm(total=len(parameters), desc="Loading weights", unit="tensor", delay=1.0, leave=False) as bar:
         for name, value in tensors:
             parameter = parameters[name]
-            if name == "pos_embed.W_pos":
+            if name.endswith("pos_embed.W_pos"):
                 value = value[: parameter.shape[0]]  # n_ctx may ask for fewer
             if share and value.dtype == parameter.dtype:
                 parameter.data = value

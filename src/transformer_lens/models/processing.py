@@ -13,7 +13,7 @@ from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import nearest
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.native.norms import Norm, folded
-from transformer_lens.native.transformer import OLD_BUFFERS
+from transformer_lens.native.state_dicts import OLD_BUFFERS
 from transformer_lens.weights import processing
 from transformer_lens.weights.matrix_index import WeightsError
 from transformer_lens.weights.processing.projection import project_out_of_writing, refuse_norms_after

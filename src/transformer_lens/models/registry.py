@@ -62,7 +62,7 @@ def get_pretrained_model_config(model_name: str, fold_ln: bool = False, **option
     """
     request = Request.of(options, {})
     found = find(model_name, request)
-    cfg, _ = configure(found, find_spec(found.config), request)
+    cfg, _ = configure(found, find_spec(found.config, holder=None), request)
     if fold_ln and cfg.normalization_type in ("LN", "RMS"):
         cfg.normalization_type += "Pre"
     return cfg

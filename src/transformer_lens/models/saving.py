@@ -51,14 +51,17 @@ def to_hf(
         raise NotRepresentableError(NO_ORIGIN)
     spec = origin.spec
     if spec.architecture is None:
-        raise NotRepresentableError(f"transformers has no model class for {spec.name}.")
+        what = " with the heads that its checkpoint holds" if spec.classes else ""
+        raise NotRepresentableError(f"transformers has no model class for {spec.name}{what}.")
     state = _with_folded_norms(state, cfg, spec)
     layers = cfg.n_layers
     plan = Plan(spec, HFConfig(origin.hf_config), origin.sizes, layers, origin.tied, origin.kept)
-    if "pos_embed.W_pos" in state:
-        plan = replace(plan, sizes={**plan.sizes, "pos": state["pos_embed.W_pos"].shape[0]})
+    if W_pos := next((name for name in state if name.endswith("pos_embed.W_pos")), None):
+        plan = replace(plan, sizes={**plan.sizes, "pos": state[W_pos].shape[0]})
     shared = _shared_embedding(plan, state) if plan.tied else None
-    plan = replace(plan, tied=shared is not None)
+    now_tied = shared is not None
+    config = HFConfig({**origin.hf_config, "tie_word_embeddings": now_tied})
+    plan = replace(plan, tied=now_tied, config=config)
     places = _names(plan)
     one_norm = any(weight.copies for weight in spec.weights_for(plan.config))
     state = absorb(state, places, cfg, one_norm=one_norm)
@@ -72,7 +75,7 @@ def to_hf(
 def _with_folded_norms(state: dict[str, Tensor], cfg: HookedTransformerConfig, spec: Spec) -> dict[str, Tensor]:
     """Norms that were folded away read as ones and zeros."""
     filled = dict(state)
-    ones = state["embed.W_E"].new_ones(cfg.d_model)
+    ones = next(iter(state.values())).new_ones(cfg.d_model)
     for weight in spec.weights:
         for template in (*(part.ours for part in weight.parts), *weight.copies):
             if template.endswith((".w", ".b")) and ".attn." not in template:

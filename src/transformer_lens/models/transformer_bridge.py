@@ -31,6 +31,7 @@ from transformer_lens.models.verification import Verification
 from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
+from transformer_lens.wrapped.positions import accepts_mask_derived_position_ids
 from transformer_lens.wrapped.resolver import ResolvedAnatomy
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
@@ -339,7 +340,9 @@ class TransformerBridge(
         if mask is None:
             return {}
         inputs = {"attention_mask": mask.to(self.device)}
-        if "position_ids" in inspect.signature(self.host.model.forward).parameters and not bool(mask[:, 0].all()):
+        model = self.host.model
+        takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        if takes_positions and not bool(mask[:, 0].all()) and accepts_mask_derived_position_ids(model):
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -length:]
         return inputs
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from transformer_lens.specs.names import official_names
 from transformer_lens.specs.spec import Spec
-from transformer_lens.specs.table import FAMILIES
+from transformer_lens.specs.table import ENCODERS, FAMILIES
 
-# Beginnings of official names -> HF model_type. First match wins; names of encoders are in no family.
+# Beginnings of official names -> HF model_type. First match wins.
 NAMES: tuple[tuple[str, str], ...] = (
     ("stabilityai/stablelm", "gpt_neox"), ("eleutherai/pythia", "gpt_neox"), ("eleutherai/gpt-neox", "gpt_neox"),
     ("eleutherai/gpt-neo", "gpt_neo"), ("roneneldan/", "gpt_neo"), ("eleutherai/gpt-j", "gptj"),
@@ -20,6 +20,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("google/medgemma", "gemma3_text"), ("google/gemma", "gemma"), ("microsoft/phi-3", "phi3"),
     ("microsoft/phi-4", "phi3"), ("microsoft/phi", "phi"), ("allenai/olmo-3", "olmo3"), ("allenai/olmo-2", "olmo2"),
     ("allenai/olmoe", "olmoe"), ("allenai/olmo", "olmo"), ("openai/gpt-oss", "gpt_oss"), ("swiss-ai/", "apertus"),
+    ("google-bert/", "bert"),
 )  # fmt: skip
 TOYS = ("neelnanda/", "arthurconmy/", "baidicoot/")
 
@@ -57,7 +58,7 @@ def rows(containing: str = "") -> list[Row]:
         ['GPT-NeoX and Pythia']
     """
     word = containing.lower()
-    found = [_row(spec) for spec in FAMILIES]
+    found = [_row(spec) for spec in (*FAMILIES, *ENCODERS)]
     toys = tuple(name for name in official_names() if name.lower().startswith(TOYS))
     found.append(Row("toy models", (), toys, "varied", "varied", "varied", (), False, "published as .pth state dicts"))
     return [row for row in found if word in " ".join((row.family, row.notes, *row.model_types, *row.names)).lower()]
@@ -78,9 +79,9 @@ def _row(spec: Spec) -> Row:
     parts = {part.ours.rpartition("blocks.{layer}.")[2] for weight in spec.weights for part in weight.parts}
     layer_norm = fixed.get("normalization_type", "").startswith("LN")
     after_only, both = fixed.get("use_normalization_after_only"), fixed.get("use_normalization_before_and_after")
-    where = "after" if after_only else "before and after" if both else "before"
+    where = "after" if after_only or spec.post_norm else "before and after" if both else "before"
     no_effect = []
-    if not layer_norm:
+    if not layer_norm and spec.holder == "HookedTransformer":
         no_effect.append("center_writing_weights")
     if fixed.get("use_attention_sinks"):
         no_effect.append("fold_value_biases")
@@ -100,7 +101,7 @@ def _row(spec: Spec) -> Row:
 def _positions(spec: Spec, parts: set[str]) -> str:
     if spec.sinusoidal_from is not None:
         return "sinusoidal"
-    if "pos_embed.W_pos" in parts:
+    if any(part.endswith("pos_embed.W_pos") for part in parts):
         return "learned"
     return "alibi" if spec.fixed.get("positional_embedding_type") == "alibi" else "rotary"
 
