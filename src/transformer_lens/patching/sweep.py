@@ -53,7 +53,7 @@ class Sweep:
         attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
         memory: bytes that rows may take; None: half of what the model takes, and at most half of what is free.
         max_rows: how many rows a batch may have; None: as many as fit.
-        resume: a file for results; what is there is not computed again.
+        resume: a file for results; what is there is not computed again. Functions among the cells must be `Named`.
 
     Attributes:
         plan: how it will run.
@@ -102,6 +102,7 @@ class Sweep:
             self.plain, self.cells, costs_of(self.plain, reads), budget=self.budget, rows_at_once=max_rows
         )
         self.file = None if resume is None else Path(resume)
+        self._fingerprint = "" if resume is None else fingerprint(tokens, [edits, *cells])
         self.plain_metric = torch.as_tensor(metric(self.plain.logits.clone()))  # it may write into them
         # NOTE: one tensor. A small one for each cell would lie between the large ones of its neighbours and keep the
         # memory allocator from using their place again.
@@ -124,10 +125,6 @@ class Sweep:
             )
         self._values[cell] = value
         self._done.add(cell)
-
-    @property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.request.tokens, [self.request.edits, *self.cells])
 
     @torch.no_grad()
     def run(self, verbose: bool | None = None) -> Float[Tensor, "cell *batch"]:
