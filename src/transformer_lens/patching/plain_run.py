@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transformer_lens.hooks import HookedRootModule, HookPoint, reads_only
+from transformer_lens.hooks.edits import EditHook
+from transformer_lens.hooks.interventions import Intervention
 from transformer_lens.hooks.names import describe, layer_of
 
 # Where a host's way of running again lies; loaded when a model of that kind is swept.
@@ -30,13 +33,15 @@ class RunRequest:
     Attributes:
         tokens: token ids.
         attention_mask: 1 for tokens, 0 for padding; None: as the model finds it.
-        hooks: the hook points that cells change, by full name.
+        hooks: the hook points that cells and edits change, by full name.
+        edits: what edits in force on the model (`model.edit`) change: a part of the run, and of each cell's.
         mask_name: what the model calls the mask.
     """
 
     tokens: Int[Tensor, "batch pos"]
     attention_mask: Int[Tensor, "batch pos"] | None
     hooks: Sequence[str]
+    edits: Sequence[Intervention] = ()
     mask_name: str = "attention_mask"
 
     def inputs(self, copies: int = 1) -> dict[str, Any]:
@@ -51,7 +56,7 @@ class PlainRun(ABC):
     Attributes:
         model: the model.
         activations: the activations that cells change, by name.
-        streams: the stream entering each layer, then the one that leaves the last.
+        streams: the stream entering each layer, as it comes to the hooks there; then the one that leaves the last.
         logits: of all positions.
         prefix: whether later positions can be run alone, over the keys and values of the earlier ones.
         obstacle: why no layer can be run again alone; empty: it can.
@@ -134,6 +139,30 @@ def run_plain(model: Any, request: RunRequest) -> PlainRun:
     raise TypeError(
         f"A sweep runs a HookedTransformer, a HookedEncoder or a TransformerBridge; got {type(model).__name__}."
     )
+
+
+def edits_in_force(model: Any) -> tuple[Intervention, ...]:
+    """What edits on a model (`model.edit`) change in a run, at each hook point in the order in which they do."""
+    handles = model.forward_hooks() if isinstance(model, HookedRootModule) else []
+    changes = [handle.user_hook.intervention for handle in handles if isinstance(handle.user_hook, EditHook)]
+    return tuple(change for change in changes if change.pos != "generated")  # a run generates nothing
+
+
+@contextmanager
+def arriving(model: Any, names: Sequence[str]) -> Iterator[dict[HookPoint, Tensor]]:
+    """What comes to hook points in a pass, before the hooks that are there change it."""
+    came: dict[HookPoint, Tensor] = {}
+
+    @reads_only
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        came[hook] = activation.detach()
+
+    handles = [model.hook_dict[name].add_hook(keep, prepend=True) for name in names]
+    try:
+        yield came
+    finally:
+        for handle in handles:
+            handle.hook.remove()
 
 
 def place_of(hook: str, n_layers: int) -> int:

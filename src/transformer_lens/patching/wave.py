@@ -53,7 +53,7 @@ def _entering(run: PlainRun, cells: Sequence[Cell], wave: Wave, layer: int) -> F
 
 
 def hooked(run: PlainRun, cells: Sequence[Cell], layer: int, first: int) -> AbstractContextManager[Any]:
-    """While this lasts, the hook points of a layer change the rows of those cells that want it.
+    """While this lasts, the hook points of a layer change the rows of those cells that want it. Edits change all.
 
     Args:
         run: the plain run.
@@ -63,7 +63,7 @@ def hooked(run: PlainRun, cells: Sequence[Cell], layer: int, first: int) -> Abst
     """
     by_hook: dict[str, list[tuple[int, Intervention]]] = {}
     for number, cell in enumerate(cells):
-        for intervention in interventions_of(cell):
+        for intervention in (*run.request.edits, *interventions_of(cell)):
             if place_of(intervention.hook, run.n_layers) == layer:
                 by_hook.setdefault(intervention.hook, []).append((number * run.batch, intervention))
 
