@@ -19,7 +19,6 @@ _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
-_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
@@ -35,10 +34,16 @@ _SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "tran
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
-        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_official_model_name", "get_num_params_of_pretrained"),
         *("get_checkpoint_labels", "get_pretrained_state_dict"),
     ),
     "transformer_lens.models.registry",
+) | dict.fromkeys(
+    (
+        *("get_pretrained_model_config", "convert_hf_model_config", "convert_neel_model_config"),
+        *("get_basic_config", "fill_missing_keys"),
+    ),
+    "transformer_lens.models.configurations",
 )
 _PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
@@ -89,7 +94,8 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
     "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
-    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder"},
+    "HookedAudioEncoder": {"HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder"},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {
@@ -110,12 +116,30 @@ MODULES: dict[str, dict[str, str]] = {
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
-    "loading_from_pretrained": _REGISTRY,
+    "loading_from_pretrained": {**_REGISTRY, "Config": "transformer_lens.config.basic:BasicConfig"},
     "supported_models": {**_REGISTRY, **_SUPPORT},
+    "factories": {},
+    "factories.activation_function_factory": {"ActivationFunctionFactory": f"{_NATIVE}.activations"},
+    "factories.architecture_adapter_factory": {"ArchitectureAdapterFactory": "transformer_lens.specs.added"},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.analysis": {},
+    "tools.analysis.attribution_patching": {
+        **dict.fromkeys(
+            ("GradientCache", "cache_activation_and_gradient", "capture_writer_outputs"),
+            "transformer_lens.patching.gradient_cache",
+        ),
+        **dict.fromkeys(("Node", "enumerate_nodes", "enumerate_edges"), "transformer_lens.circuits.position_nodes"),
+        **dict.fromkeys(
+            ("EdgeAttributionConfig", "AttributionResult", "attribution_patch"),
+            "transformer_lens.circuits.position_attribution",
+        ),
+        **dict.fromkeys(
+            ("FaithfulnessConfig", "FaithfulnessResult", "faithfulness"),
+            "transformer_lens.circuits.position_faithfulness",
+        ),
+    },
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),

@@ -1,5 +1,6 @@
 """HookedEncoderDecoder against recorded activations, against transformers' T5, and against its own laws."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,14 @@ def test_beams_are_transformers(pair):
 def test_a_folder_loads_as_the_model_does(kind, tmp_path):
     hf = make_hf(kind)
     hf.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    published = {"output_past": True, "n_positions": 64, "task_specific_params": {"summarization": {"num_beams": 4}}}
+    (tmp_path / "config.json").write_text(json.dumps(config | published))
     tokens, decoder = draw(2, 8), draw(2, 3)
     model = HookedEncoderDecoder.from_pretrained(tmp_path, device="cpu")
     assert distance(model(tokens, decoder), hf(input_ids=tokens, decoder_input_ids=decoder).logits) < 1e-5
     assert model.tokenizer is None
+    assert model.cfg.n_ctx == 64
     assert model.cfg.original_architecture == KINDS[kind][0].__name__
 
 
@@ -209,6 +214,24 @@ def test_official_names_belong_to_it():
 
     assert resolve("t5-small") == "google-t5/t5-small"
     assert "google-t5/t5-large" in next(row for row in rows("t5") if row.family == "T5").names
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_back_to_transformers(kind, tmp_path):
+    hf = make_hf(kind)
+    model = load(hf)
+    back, whole = model.to_hf().state_dict(), hf.state_dict()
+    assert back.keys() == whole.keys()
+    assert all(torch.equal(back[name], whole[name]) for name in whole)
+    model.decoder[0].cross_attn.W_O.data = model.decoder[0].cross_attn.W_O.data.clone()
+    model.decoder[0].cross_attn.W_O.data[1] = 0
+    model.save_pretrained(tmp_path)
+    tokens, decoder = draw(2, 8), draw(2, 3)
+    logits = type(hf).from_pretrained(tmp_path)(input_ids=tokens, decoder_input_ids=decoder).logits
+    assert distance(logits, model(tokens, decoder)) < 1e-5
+    assert distance(logits, hf(input_ids=tokens, decoder_input_ids=decoder).logits) > 1e-3
+    assert distance(HookedEncoderDecoder.from_pretrained(tmp_path, device="cpu")(tokens, decoder), logits) < 1e-5
 
 
 @pytest.mark.parametrize(

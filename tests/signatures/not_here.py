@@ -5,9 +5,6 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Audio models have no native host yet.": """
-        HookedAudioEncoder
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
@@ -15,17 +12,6 @@ _NAMES = {
             rotary_sin rotate_every_two
         components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
             calculate_z_scores
-    """,
-    "A family is data (specs), so there are no functions that convert configurations of one family.": """
-        loading_from_pretrained: Config convert_hf_model_config convert_neel_model_config fill_missing_keys
-            get_basic_config get_pretrained_model_config
-        config.transformer_bridge_config.TransformerBridgeConfig.__init__
-        config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory
-    """,
-    "Weights in HuggingFace's names are processed by the bridge itself.": """
-        weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
-            distribute_weights_to_components extract_attention_tensors_for_folding
     """,
     "A bridge has one host and no adapters, components or remote drivers; its sites are in `wrapped`.": """
         HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
@@ -40,9 +26,6 @@ _NAMES = {
             diffusion_generate encoder_output forward generate generate_stream get_params hf_generate init_weights
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
             stack_params_for to_sentence_pair_tokens
-    """,
-    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching
     """,
     "How a module draws its weights is not known; random_init_bridge draws a model's.": """
         tools.analysis.interchange.reinitialized

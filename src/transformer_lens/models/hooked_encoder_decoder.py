@@ -194,6 +194,15 @@ class HookedEncoderDecoder(EncoderFace, NativeEncoderDecoder):
 
         Raises:
             ValueError: no end token is known although stop_at_eos; a return type that is none of these.
+
+        Example:
+            >>> import transformers
+            >>> sizes = dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=50)
+            >>> hf_model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+            >>> model = HookedEncoderDecoder.from_pretrained("tiny", hf_model=hf_model, device="cpu")
+            >>> tokens = torch.tensor([[5, 6, 7, 1]])
+            >>> model.generate(tokens, max_new_tokens=3, stop_at_eos=False, verbose=False).shape
+            torch.Size([1, 4])
         """
         if return_type not in ("input", "str", "tokens", "tensor"):
             raise ValueError(f'return_type is "input", "str" or "tokens"; got {return_type!r}.')

@@ -139,6 +139,9 @@ def _build(
             f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}."
         )
     model.tie_weights()
+    # NOTE: transformers 5 ties T5's embeddings whatever its configuration says.
+    untied = {weight.hf: own[weight.hf] for weight in plan.spec.weights if weight.tied and not plan.tied}
+    model.load_state_dict(untied, strict=False, assign=True)
     return model.eval()
 
 

@@ -24,6 +24,7 @@ from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.description import describe_tokenizer
 from transformer_lens.models.editing import Editing
 from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.running import Output, Running
@@ -78,7 +79,7 @@ class TransformerBridge(
         self.cfg = cfg
         self.codec = TextCodec(booted.tokenizer, n_ctx=cfg.n_ctx, default_prepend_bos=cfg.default_prepend_bos)
         if booted.tokenizer is not None:
-            cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
+            describe_tokenizer(cfg, self.codec, booted.tokenizer)
         self.host = WrappedHost(booted.model, booted.anatomy)
         booted.grow(self.host, self)
         self.training = booted.model.training
@@ -182,7 +183,8 @@ class TransformerBridge(
             >>> bridge.run_with_cache(torch.tensor([[1, 2, 3]]))[1]["blocks.0.attn.q.hook_out"].shape
             torch.Size([1, 3, 2, 4])
         """
-        given = config if isinstance(config, dict) else config.to_dict()
+        given = config.for_native() if isinstance(config, TransformerBridgeConfig) else config
+        given = given if isinstance(given, dict) else given.to_dict()
         asked = {"device": None if device is None else str(device), "dtype": dtype}
         parts = NativeParts.of({**given, **{name: x for name, x in asked.items() if x is not None}}, model_name)
         return cls(Booted(parts.model, parts.anatomy, tokenizer, parts.grow))
