@@ -179,6 +179,28 @@ def test_a_configuration_alone(folder):
     assert (cfg.n_layers, cfg.n_ctx, cfg.attention_dir) == (2, 12, "bidirectional")
 
 
+@torch.no_grad()
+def test_fewer_layers(folder):
+    model = load(folder, first_n_layers=1)
+    hf = berts.bert()(berts.TOKENS, attention_mask=berts.MASK, token_type_ids=berts.TYPES, output_hidden_states=True)
+    stream = model.encoder_output(berts.TOKENS, *GIVEN.values())
+    torch.testing.assert_close(stream, hf.hidden_states[1], atol=1e-5, rtol=0)
+    assert (model.cfg.n_layers, model.to_hf().config.num_hidden_layers) == (1, 1)
+    with pytest.raises(ConfigurationError, match="first_n_layers=3, and the model has 2 layers"):
+        load(folder, first_n_layers=3)
+
+
+@torch.no_grad()
+def test_the_encoder_inside_a_classifier():
+    classifier = berts.bert("BertForSequenceClassification")
+    with pytest.raises(CheckpointError, match=r"holds classifier.bias, classifier.weight, which BERT"):
+        HookedEncoder.from_pretrained("x", hf_model=classifier)
+    model = HookedEncoder.from_pretrained("x", hf_model=classifier.bert, device="cpu")
+    pooled = model.pooler(model.encoder_output(berts.TOKENS, *GIVEN.values()))
+    wanted = classifier(berts.TOKENS, attention_mask=berts.MASK, token_type_ids=berts.TYPES).logits
+    torch.testing.assert_close(classifier.classifier(pooled), wanted, atol=1e-5, rtol=0)
+
+
 def test_fewer_positions(folder):
     model = load(folder, n_ctx=8)
     assert (model.W_pos.shape, model.to_hf().config.max_position_embeddings) == ((8, 16), 8)

@@ -56,7 +56,9 @@ class EncoderFace(Moving, Caching, Storable):
             tokenizer: used as it is; None: the model's own.
             move_to_device: False leaves it on the CPU.
             dtype: of the weights.
-            from_pretrained_kwargs: as for `HookedTransformer.from_pretrained`.
+            from_pretrained_kwargs: `first_n_layers`, to load only so many; `revision` and the other arguments for the
+                hub, `trust_remote_code`, `ignored_config_fields` or a field of HookedTransformerConfig (n_ctx), as for
+                `HookedTransformer.from_pretrained`.
 
         Raises:
             UnknownNameError: no model has this name.
@@ -75,6 +77,6 @@ class EncoderFace(Moving, Caching, Storable):
         arguments = {
             "hf_model": hf_model, "tokenizer": tokenizer, "device": device, "dtype": dtype,
             "move_to_device": move_to_device, "checkpoint_index": checkpoint_index,
-            "checkpoint_value": checkpoint_value,
+            "checkpoint_value": checkpoint_value, "first_n_layers": from_pretrained_kwargs.pop("first_n_layers", None),
         }  # fmt: skip
         return models.load_encoder(cls, model_name, Request.of(arguments, from_pretrained_kwargs))  # type: ignore[no-any-return]
