@@ -136,7 +136,7 @@ MODULES: dict[str, dict[str, str]] = {
             ),
             "transformer_lens.steering.interchanges",
         ),
-        "random_init_bridge": "transformer_lens.models.random_bridge",
+        **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.logit_lens": {
         **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
