@@ -158,7 +158,7 @@ MODULES: dict[str, dict[str, str]] = {
             ),
             "transformer_lens.steering.interchanges",
         ),
-        "random_init_bridge": "transformer_lens.models.random_bridge",
+        **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
     "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(

@@ -105,6 +105,22 @@ CORRUPT = torch.tensor([[1, 5, 3, 4], [4, 9, 6, 8]])
 OTHERS = torch.tensor([[1, 6, 3, 4], [2, 8, 9, 4], [0, 1, 2, 3]])
 
 
+LENSES = {
+    "shared": {"targets": [3, 7]},
+    "of each row": {"targets": torch.tensor([3, 4])},
+    "of each position": {"targets": CLEAN, "positions": None, "return_type": "log_probs"},
+    "of each row at all positions": {"targets": CLEAN[:, :1], "positions": None, "return_type": "probs"},
+}
+
+
+def read(found):
+    """A logit lens, with what its methods say."""
+    readout = found.readout
+    row = (0,) * (readout.values.ndim - 1)
+    said = {"selected_ids": readout.selected_ids, "row_ids": readout.row_ids(row), "labels": found.labels}
+    return plain({**vars(readout), **said})
+
+
 def metric(logits):
     return logits[0, -1, 3] - logits[0, -1, 7]
 
@@ -128,7 +144,9 @@ def attribution(config):
     top = patching.attribution_patch(bridge, *pair, metric, by_edge).top_edges(12)
     mean = patching.FaithfulnessConfig(ablation="mean")
     cache = patching.cache_activation_and_gradient(bridge, CORRUPT, metric)
+    lens = importlib.import_module("transformer_lens.tools.analysis.logit_lens").logit_lens
     return {
+        "lens": {name: read(lens(bridge, CLEAN, **options)) for name, options in LENSES.items()},
         "nodes": [[node(one), score] for one, score in nodes.node_scores.items()],
         "edges": [[node(one), node(other), score] for (one, other), score in edges.edge_scores.items()],
         "nodes_by_edges": [[node(one), score] for one, score in edges.node_scores.items()],

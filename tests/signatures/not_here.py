@@ -27,11 +27,6 @@ _NAMES = {
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
             stack_params_for to_sentence_pair_tokens
     """,
-    "How a module draws its weights is not known; random_init_bridge draws a model's.": """
-        tools.analysis.interchange.reinitialized
-    """,
-    "Targets are one set for all rows, and the model's own soft cap is always in its logits.": """
-        tools.analysis.logit_lens.LogitReadout: applied_output_transform per_row_targets
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils
