@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from transformer_lens.generation.adapter import driver_of
 from transformer_lens.generation.sampling import prompted
-from transformer_lens.models.generating import Generating
+from transformer_lens.models.generating import Generating, as_text
 from transformer_lens.text import USE_DEFAULT_VALUE
 from transformer_lens.wrapped.host import WrappedHost
 
@@ -56,7 +56,7 @@ class BridgeGenerating(Generating):
         return output if isinstance(input, Tensor) or not isinstance(output, Tensor) else self._texts(output, input)
 
     def _texts(self, output: Tensor, input: str | list[str]) -> str | list[str]:
-        return self._as_text(output, one=isinstance(input, str))
+        return as_text(self.codec, output, one=isinstance(input, str))
 
 
 class WrappedDriver:

@@ -79,7 +79,7 @@ class Generating:
         tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side, attention_mask)
         options = generation.GenerationOptions(
             max_new_tokens=max_new_tokens,
-            eos_token_ids=self._end_tokens(stop_at_eos, eos_token_id),
+            eos_token_ids=end_tokens(self.codec, stop_at_eos, eos_token_id),
             do_sample=do_sample,
             top_k=top_k,
             top_p=top_p,
@@ -100,7 +100,7 @@ class Generating:
             new = output if tokens is None else output[:, tokens.shape[1] :]
             start = self.embed(tokens) if embeddings is None else embeddings
             return torch.cat([start, self.embed(new)], 1)
-        return self._as_text(output, one=isinstance(input, str)) if wanted == "str" else output
+        return as_text(self.codec, output, one=isinstance(input, str)) if wanted == "str" else output
 
     @torch.no_grad()
     def generate_stream(
@@ -136,7 +136,7 @@ class Generating:
         tokens, _, mask = self._to_continue(input, prepend_bos, padding_side)
         options = generation.GenerationOptions(
             max_new_tokens=max_new_tokens,
-            eos_token_ids=self._end_tokens(stop_at_eos, eos_token_id),
+            eos_token_ids=end_tokens(self.codec, stop_at_eos, eos_token_id),
             do_sample=do_sample,
             top_k=top_k,
             top_p=top_p,
@@ -164,29 +164,37 @@ class Generating:
             raise ValueError('Text is continued at its end, so padding must be on the left: padding_side="left".')
         return tokens, embeddings, mask
 
-    def _end_tokens(self, stop_at_eos: bool, eos_token_id: int | list[int] | None) -> tuple[int, ...]:
-        if not stop_at_eos:
-            return ()
-        if eos_token_id is None:
-            eos_token_id = None if self.codec.tokenizer is None else self.codec.eos_id
-        if eos_token_id is None:
-            raise ValueError("stop_at_eos needs an end token: pass eos_token_id, or stop_at_eos=False.")
-        return (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
-
-    def _as_text(self, tokens: Tensor, one: bool) -> str | list[str]:
-        tokenizer: Any = self.codec.tokenizer
-        texts = [tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in tokens]
-        return texts[0] if one else texts
-
     def _text_pieces(self, pieces: Iterator[Tensor]) -> Iterator[str]:
         seen, shown = None, ""
         for piece in pieces:
             seen = piece if seen is None else torch.cat([seen, piece], 1)
-            text = str(self._as_text(seen, one=True))
+            text = str(as_text(self.codec, seen, one=True))
             if text.endswith("\N{REPLACEMENT CHARACTER}"):
                 continue  # the bytes of a character are still to come
             yield text[len(shown) :]
             shown = text
+
+
+def end_tokens(codec: TextCodec, stop_at_eos: bool, eos_token_id: int | list[int] | None) -> tuple[int, ...]:
+    """The tokens that end a row: those given, or the tokenizer's; none with stop_at_eos=False.
+
+    Raises:
+        ValueError: none is known.
+    """
+    if not stop_at_eos:
+        return ()
+    if eos_token_id is None:
+        eos_token_id = None if codec.tokenizer is None else codec.eos_id
+    if eos_token_id is None:
+        raise ValueError("stop_at_eos needs an end token: pass eos_token_id, or stop_at_eos=False.")
+    return (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
+
+
+def as_text(codec: TextCodec, tokens: Int[Tensor, "batch pos"], one: bool) -> str | list[str]:
+    """The text of generated rows without special tokens: of the first, or of each."""
+    tokenizer: Any = codec.tokenizer
+    texts = [tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in tokens]
+    return texts[0] if one else texts
 
 
 def _return_type(return_type: str | None, input: Any) -> str:
