@@ -21,6 +21,7 @@ _BRIDGE = "transformer_lens.models.transformer_bridge"
 _CONFIG = "transformer_lens.config"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
+_JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
     "NamesFilter": f"{_HOOKS}.root"
@@ -33,10 +34,16 @@ _SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "tran
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
-        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_official_model_name", "get_num_params_of_pretrained"),
         *("get_checkpoint_labels", "get_pretrained_state_dict"),
     ),
     "transformer_lens.models.registry",
+) | dict.fromkeys(
+    (
+        *("get_pretrained_model_config", "convert_hf_model_config", "convert_neel_model_config"),
+        *("get_basic_config", "fill_missing_keys"),
+    ),
+    "transformer_lens.models.configurations",
 )
 _PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
@@ -109,12 +116,30 @@ MODULES: dict[str, dict[str, str]] = {
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
-    "loading_from_pretrained": _REGISTRY,
+    "loading_from_pretrained": {**_REGISTRY, "Config": "transformer_lens.config.basic:BasicConfig"},
     "supported_models": {**_REGISTRY, **_SUPPORT},
+    "factories": {},
+    "factories.activation_function_factory": {"ActivationFunctionFactory": f"{_NATIVE}.activations"},
+    "factories.architecture_adapter_factory": {"ArchitectureAdapterFactory": "transformer_lens.specs.added"},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.analysis": {},
+    "tools.analysis.attribution_patching": {
+        **dict.fromkeys(
+            ("GradientCache", "cache_activation_and_gradient", "capture_writer_outputs"),
+            "transformer_lens.patching.gradient_cache",
+        ),
+        **dict.fromkeys(("Node", "enumerate_nodes", "enumerate_edges"), "transformer_lens.circuits.position_nodes"),
+        **dict.fromkeys(
+            ("EdgeAttributionConfig", "AttributionResult", "attribution_patch"),
+            "transformer_lens.circuits.position_attribution",
+        ),
+        **dict.fromkeys(
+            ("FaithfulnessConfig", "FaithfulnessResult", "faithfulness"),
+            "transformer_lens.circuits.position_faithfulness",
+        ),
+    },
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),
@@ -133,8 +158,19 @@ MODULES: dict[str, dict[str, str]] = {
             ),
             "transformer_lens.steering.interchanges",
         ),
-        "random_init_bridge": "transformer_lens.models.random_bridge",
+        **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
+    "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
+    "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(
+        ("CoordinatePatch", "solve_coordinate_patch", "solve_coordinate_patch_positions"), _JACOBIAN
+    ),
+    "tools.analysis.jacobian_lens_decomposition": dict.fromkeys(
+        (
+            *("JSpaceDecomposition", "get_sparse_decomposition", "JSpaceOccupancy", "estimate_occupancy"),
+            "JSpaceVarianceProfile",
+        ),
+        _JACOBIAN,
+    ),
     "tools.analysis.logit_lens": {
         **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
         "logit_readout": "transformer_lens.lenses.readout",
@@ -151,6 +187,15 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             ("AttentionHeadRef", "HeadAffinityPair", "HeadAffinityResult", "attention_head_subspace_affinity"),
             "transformer_lens.weights.head_affinity",
+        ),
+    },
+    "tools.analysis.sparse_probing": {
+        "SparseProbeConvergenceError": "transformer_lens.probing.logistic:ConvergenceError",
+        "SparseProbeMetrics": "transformer_lens.probing.binary_metrics",
+        **dict.fromkeys(("SparseProbeResult", "fit_sparse_probe"), "transformer_lens.probing.sparse_logistic"),
+        **dict.fromkeys(
+            ("SparseProbeControl", "SparseProbeRejection", "SparseProbeSweep", "sweep_sparse_probe"),
+            "transformer_lens.probing.sparse_sweep",
         ),
     },
     "tools.training": dict.fromkeys(("TrainConfig", "train"), _TRAINING),

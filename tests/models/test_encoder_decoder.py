@@ -558,3 +558,16 @@ def test_to_says_so():
     assert model.to(torch.float64).cfg.dtype == torch.float64
     assert model.cpu().cfg.device == "cpu"
     assert model.W_E.dtype == torch.float64
+
+
+@torch.no_grad()
+def test_only_the_first_layers_of_both():
+    hf = make_hf("gated")
+    model = load(hf, first_n_layers=1)
+    tokens = draw(2, 5)
+    short = model.to_hf()
+    assert (short.config.num_layers, short.config.num_decoder_layers) == (1, 1)
+    hf.encoder.block, hf.decoder.block = hf.encoder.block[:1], hf.decoder.block[:1]
+    wanted = hf(input_ids=tokens, decoder_input_ids=tokens).logits
+    torch.testing.assert_close(model(tokens, tokens), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(short(input_ids=tokens, decoder_input_ids=tokens).logits, wanted, atol=1e-5, rtol=0)

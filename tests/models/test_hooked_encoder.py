@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from transformer_lens import BertNextSentencePrediction, HookedEncoder, HookedTransformerConfig, TransformerBridge
+from transformer_lens import (
+    ActivationCache,
+    BertNextSentencePrediction,
+    HookedEncoder,
+    HookedTransformerConfig,
+    TransformerBridge,
+)
 from transformer_lens.cache.errors import UndefinedDecompositionError
 from transformer_lens.errors import ConfigurationError, TransformerLensError, UnknownNameError
 
@@ -126,8 +132,10 @@ def test_padding_changes_nothing(model):
     alone = model(TOKENS[1:2, :5], token_type_ids=TYPES[1:2, :5])
     assert distance(model(TOKENS, **GIVEN)[1:2, :5], alone) < 1e-5
     assert distance(model(TOKENS, token_type_ids=TYPES)[1:2, :5], alone) > 1e-3  # ids alone are all tokens
-    nothing = model(TOKENS, one_zero_attention_mask=torch.zeros_like(MASK))
-    assert nothing.isfinite().all()
+    nothing = torch.zeros_like(MASK)
+    looked_at, cache = model.run_with_cache(TOKENS, one_zero_attention_mask=nothing)
+    assert cache["pattern", 1].isfinite().all()
+    assert distance(model(TOKENS, one_zero_attention_mask=nothing), looked_at) < 1e-5
 
 
 @torch.no_grad()
@@ -233,24 +241,41 @@ def test_gradients_reach_hooks_and_weights(model):
 
 
 @torch.no_grad()
-def test_a_run_without_a_result_runs_no_head(model):
-    ran = []
-    handle = model.mlm_head.act_fn
-    model.mlm_head.act_fn = lambda x: ran.append(1) or handle(x)
-    try:
+@pytest.mark.parametrize(
+    ("looked_at", "ran"),
+    [
+        (None, 0),
+        ("hook_full_embed", 0),
+        ("blocks.0.hook_resid_mid", 1),
+        ("blocks.1.attn.hook_q", 2),
+        ("unembed.hook_in", 3),
+    ],
+)
+def test_a_run_without_a_result_ends_after_what_is_looked_at(looked_at, ran):
+    model, steps = encoder(), []
+    for part in (*(block.mlp for block in model.blocks), model.mlm_head):
+        part.act_fn = lambda x: steps.append(1) or torch.nn.functional.gelu(x)
+    if looked_at is None:
         assert model(TOKENS, return_type=None) is None
-        assert not ran
-        _, cache = model.run_with_cache(TOKENS, return_type=None, names_filter="unembed.hook_in")
-        assert ran
-        assert cache["unembed.hook_in"].shape == (3, 7, 16)
-    finally:
-        model.mlm_head.act_fn = handle
+    else:
+        nothing, cache = model.run_with_cache(TOKENS, return_type=None, names_filter=looked_at)
+        assert nothing is None
+        assert list(cache) == [looked_at]
+    assert len(steps) == ran
 
 
 def test_a_cache_says_that_the_stream_is_no_sum(model):
     _, cache = model.run_with_cache(TOKENS)
     with pytest.raises(UndefinedDecompositionError, match=r"normalises its stream after each sum.*attn.hook_result"):
         cache.decompose_resid()
+
+
+def test_a_cache_is_saved_without_a_readout(model, tmp_path):
+    _, cache = model.run_with_cache(TOKENS)
+    cache.save(tmp_path / "cache.safetensors")
+    again = ActivationCache.load(tmp_path / "cache.safetensors")
+    assert set(again) == set(cache)
+    assert torch.equal(again["blocks.0.ln1.hook_in"], cache["resid_mid", 0])  # the bridge's name
 
 
 def test_slices_know_which_activations_have_positions(model):
@@ -359,6 +384,7 @@ def test_fields_that_would_be_ignored(fields, message):
     ("arguments", "message"),
     [
         ({"input": TOKENS, "return_type": "loss"}, "return_type of the mlm head is one of 'logits', 'predictions'"),
+        ({"input": TOKENS, "head": "cls"}, 'head is "mlm" or "nsp"; got .cls.'),
         ({"input": TOKENS, "return_type": "predictions", "head": "nsp"}, "of the nsp head is one of 'logits', None"),
         ({"input": torch.zeros(1, 13, dtype=torch.long)}, "13 tokens exceed this model's context of n_ctx=12"),
         ({"input": torch.zeros(1, 3, 16)}, r"shape \[batch, pos\] or \[pos\]; got \(1, 3, 16\), torch.float32"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from annotations import unchecked
-from transformer_lens.probing import Split, control_labels, grouped_split
+from transformer_lens.probing import Split, control_labels, grouped_split, stratified_split
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,7 +35,39 @@ def test_control_labels_follow_types_and_keep_frequencies():
     assert not torch.equal(drawn, control_labels(types, labels, seed=2))
 
 
+def test_each_class_has_its_share_on_the_test_side():
+    labels = torch.tensor([5] * 28 + [7] * 33)
+    split = stratified_split(labels, 0.3, seed=3)
+    assert labels[split.test].tolist() == [5] * 9 + [7] * 10  # rounded up
+    assert sorted([*split.train.tolist(), *split.test.tolist()]) == list(range(61))
+    assert stratified_split(torch.tensor([0, 0, 1, 1]), 0.99).train.numel() == 2
+    assert not torch.equal(split.test, stratified_split(labels, 0.3, seed=4).test)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whole_groups_are_held_out_with_each_class_on_both_sides(seed):
+    drawn = torch.Generator().manual_seed(seed)
+    groups = torch.randint(9, (80,), generator=drawn)
+    labels = torch.randint(2, (80,), generator=drawn)
+    split = stratified_split(labels, 0.3, groups=groups, seed=seed)
+    assert not set(groups[split.train].tolist()) & set(groups[split.test].tolist())
+    for label in (0, 1):
+        share = (labels[split.test] == label).sum() / (labels == label).sum()
+        assert 0.1 < share < 0.5
+    # Groups of one class each: without looking at classes, a side would often lack one.
+    pure = stratified_split(torch.arange(8) // 4, 0.1, groups=torch.arange(8) // 2, seed=seed)
+    assert (torch.arange(8) // 4)[pure.test].unique().tolist() == [0, 1]
+    named = stratified_split(labels, 0.3, groups=[f"template {group}" for group in groups.tolist()], seed=seed)
+    assert len(named.test) < 80
+
+
 def test_what_is_refused():
+    with unchecked(), pytest.raises(ValueError, match="class 1 has 1"):
+        stratified_split(torch.tensor([0, 0, 1]))
+    with unchecked(), pytest.raises(ValueError, match="class 1 is in 1"):
+        stratified_split(torch.tensor([0, 0, 1, 1]), groups=["a", "b", "b", "b"])
+    with unchecked(), pytest.raises(ValueError, match="between 0 and 1; got 1"):
+        stratified_split(torch.tensor([0, 0, 1, 1]), 1)
     with unchecked(), pytest.raises(ValueError, match="at least two groups; all 3 examples"):
         grouped_split(["a", "a", "a"])
     with unchecked(), pytest.raises(ValueError, match="between 0 and 1; got 1"):

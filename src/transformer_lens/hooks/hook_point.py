@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+if TYPE_CHECKING:
+    from transformer_lens.hooks.live import Live
 
 Direction = Literal["fwd", "bwd", "both"]
 HookFunction = Callable[..., Any]
@@ -77,6 +81,7 @@ class HookPoint(nn.Module):
         self.bwd_hooks: list[LensHandle] = []
         self.ctx: dict[Any, Any] = {}
         self.name: str | None = None
+        self._told: tuple[Live, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation after all forward hooks, in the order they were added."""
@@ -141,6 +146,47 @@ class HookPoint(nn.Module):
         """Make `handles` the hooks of one direction; every change to the hooks goes through here."""
         # NOTE: past nn.Module's own __setattr__, which looks for parameters; caching everything comes here a lot.
         self.__dict__["fwd_hooks" if dir == "fwd" else "bwd_hooks"] = handles
+        self._announce()
+
+    # --- who is told ------------------------------------------------------------------------------------------------
+
+    def announce_to(self, live: Live) -> None:
+        """From now on tell `live` when hooks come and go."""
+        if live not in self._told:
+            self._told = (*self._told, live)
+        live.hear(self)
+
+    def stop_announcing_to(self, live: Live) -> None:
+        """Tell `live` nothing any more."""
+        self._told = tuple(other for other in self._told if other is not live)
+        live.forget(self)
+
+    def _announce(self) -> None:
+        for live in self._told:
+            live.hear(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("fwd_hooks", "bwd_hooks") and "_told" in self.__dict__:  # lists that a client took away or put back
+            self._announce()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._announce()  # to copies, which know nothing yet
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        """See `torch.nn.Module`."""
+        handle = super().register_forward_hook(*args, **kwargs)
+        self._announce()
+        return handle
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        """See `torch.nn.Module`."""
+        handle = super().register_forward_pre_hook(*args, **kwargs)
+        self._announce()
+        return handle
+
+    # --- asking and removing ----------------------------------------------------------------------------------------
 
     def has_hooks(
         self,
@@ -204,11 +250,12 @@ def is_live(module: nn.Module) -> bool:
 
 def looked_at(part: nn.Module) -> bool:
     """Whether anybody hooked a point or a module inside this part of a model."""
-    for module in part.modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if any(hooks) or (isinstance(module, HookPoint) and is_live(module)):
-            return True
-    return False
+    # NOTE: not `modules()`, which makes names for all; a model may have tens of thousands of parts.
+    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        return True
+    if isinstance(part, HookPoint):
+        return is_live(part)
+    return any(looked_at(child) for child in part._modules.values() if child is not None)
 
 
 def _directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -99,14 +99,15 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         token_type_ids: Int[Tensor, "..."] | None = None,
         one_zero_attention_mask: Int[Tensor, "..."] | None = None,
         *,
-        head: Literal["mlm", "nsp"] = "mlm",
+        head: str = "mlm",
     ) -> Any:
         """Logits, the words in the place of masks, or nothing, for text or token ids.
 
         Args:
             input: text, texts, or token ids [batch, pos] or [pos].
             return_type: "logits" [batch, pos, d_vocab]; "predictions": the likeliest token at a [MASK] as text, and
-                where there are several, one line for each; None: nothing.
+                where there are several, one line for each; None: nothing, and then the run ends after the last part
+                that anybody hooked.
             token_type_ids: 0 for the first of two texts, 1 for the second; None: all 0.
             one_zero_attention_mask: 1 for tokens, 0 for padding. None: as the tokenizer says for text; for ids, all are
                 tokens.
@@ -119,6 +120,8 @@ class HookedEncoder(EncoderFace, NativeEncoder):
             MissingTokenizerError: text or predictions, for a model without tokenizer.
             TransformerLensError: the checkpoint did not have this head.
         """
+        if head not in CHOICES:
+            raise ValueError(f'head is "mlm" or "nsp"; got {head!r}.')
         if return_type not in CHOICES[head]:
             choices = ", ".join(repr(choice) for choice in CHOICES[head])
             raise ValueError(f"return_type of the {head} head is one of {choices}; got {return_type!r}.")
@@ -127,11 +130,11 @@ class HookedEncoder(EncoderFace, NativeEncoder):
             token_type_ids = own_types if token_type_ids is None else token_type_ids
             one_zero_attention_mask = own_mask if one_zero_attention_mask is None else one_zero_attention_mask
         tokens, types, mask = self._read(input, token_type_ids, one_zero_attention_mask)
-        stream = self.encode(tokens, types, mask)
         parts = ("pooler", "nsp_head") if head == "nsp" else ("mlm_head", "unembed")
         if return_type is None and not any(part and looked_at(part) for part in map(self._modules.get, parts)):
+            self.encode(tokens, types, mask, self.last_layer_looked_at())
             return None
-        output = stream
+        output = self.encode(tokens, types, mask)
         for part in parts:
             output = self.head(part)(output)
         if return_type == "predictions":

@@ -21,7 +21,9 @@ from transformer_lens.models.huggingface import config_of_folder, config_of_mode
 from transformer_lens.models.origin import Origin
 from transformer_lens.models.request import Request
 from transformer_lens.specs import HFConfig, Spec, fields_of, find_spec
+from transformer_lens.specs.listing import spec_named
 from transformer_lens.specs.names import DEMO, alias_map, resolve
+from transformer_lens.specs.table import other_holder
 from transformer_lens.specs.training_checkpoints import Checkpoint, choose
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import Plan, axis_sizes, canonical_state
@@ -91,6 +93,10 @@ def load_encoder(cls: type[Any], name: str | os.PathLike[str], request: Request)
 
 
 def _build(cls: type[Any], name: str, request: Request, **arguments: Any) -> Any:
+    if request.hf_model is None and not is_folder(name):  # before anything is fetched
+        known = spec_named(resolve(name))
+        if known is not None and known.holder != cls.holder:
+            raise other_holder(name, known, cls.holder)
     found = find(name, request)
     spec = find_spec(found.config, cls.holder)
     cfg, plan = configure(found, spec, request)

@@ -152,6 +152,8 @@ def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict
     whole, layers = plan.sizes["layer"], plan.layers
     if layers < whole:
         fields[plan.spec.same["n_layers"]] = layers
+        if "num_decoder_layers" in fields:  # T5 counts its encoder and its decoder
+            fields["num_decoder_layers"] = layers
         for name, value in fields.items():
             if isinstance(value, list) and len(value) == whole:
                 fields[name] = value[:layers]

@@ -24,6 +24,7 @@ from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
 from transformer_lens.models.bridge_processing import BridgeProcessing
 from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.description import describe_tokenizer
 from transformer_lens.models.editing import Editing
 from transformer_lens.models.native_bridge import NativeParts
 from transformer_lens.models.running import Output, Running
@@ -31,6 +32,7 @@ from transformer_lens.models.verification import Verification
 from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
 from transformer_lens.wrapped.host import Start, WrappedHost
+from transformer_lens.wrapped.positions import accepts_mask_derived_position_ids
 from transformer_lens.wrapped.resolver import ResolvedAnatomy
 from transformer_lens.wrapped.views import View, hook_point
 from transformer_lens.wrapped.wiring import Stopped
@@ -77,7 +79,7 @@ class TransformerBridge(
         self.cfg = cfg
         self.codec = TextCodec(booted.tokenizer, n_ctx=cfg.n_ctx, default_prepend_bos=cfg.default_prepend_bos)
         if booted.tokenizer is not None:
-            cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
+            describe_tokenizer(cfg, self.codec, booted.tokenizer)
         self.host = WrappedHost(booted.model, booted.anatomy)
         booted.grow(self.host, self)
         self.training = booted.model.training
@@ -181,7 +183,8 @@ class TransformerBridge(
             >>> bridge.run_with_cache(torch.tensor([[1, 2, 3]]))[1]["blocks.0.attn.q.hook_out"].shape
             torch.Size([1, 3, 2, 4])
         """
-        given = config if isinstance(config, dict) else config.to_dict()
+        given = config.for_native() if isinstance(config, TransformerBridgeConfig) else config
+        given = given if isinstance(given, dict) else given.to_dict()
         asked = {"device": None if device is None else str(device), "dtype": dtype}
         parts = NativeParts.of({**given, **{name: x for name, x in asked.items() if x is not None}}, model_name)
         return cls(Booted(parts.model, parts.anatomy, tokenizer, parts.grow))
@@ -202,6 +205,7 @@ class TransformerBridge(
         """Name the hook points. Call it again after replacing any; an empty slot gets a new HookPoint."""
         for slot in self.host.slots:
             hook_point(slot.view, slot.leaf)
+        self.host.rescan()
         super().setup()
 
     def other_spellings(self, names: list[str]) -> dict[str, str]:
@@ -232,6 +236,8 @@ class TransformerBridge(
             child.put(value)
         else:
             super().__setattr__(name, value)
+            if isinstance(value, nn.Module):
+                self.host.rescan()
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -336,7 +342,9 @@ class TransformerBridge(
         if mask is None:
             return {}
         inputs = {"attention_mask": mask.to(self.device)}
-        if "position_ids" in inspect.signature(self.host.model.forward).parameters and not bool(mask[:, 0].all()):
+        model = self.host.model
+        takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        if takes_positions and not bool(mask[:, 0].all()) and accepts_mask_derived_position_ids(model):
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -length:]
         return inputs
 

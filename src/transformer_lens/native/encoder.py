@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError, TransformerLensError
-from transformer_lens.hooks import HookedRootModule, HookPoint
+from transformer_lens.hooks import HookedRootModule, HookPoint, looked_at
 from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import bridge_aliases
 from transformer_lens.native.bert import BertBlock, BertEmbed, BertMLMHead, BertNSPHead, BertPooler
@@ -98,13 +98,15 @@ class NativeEncoder(StackedWeights, CachingFlags, HookedRootModule):
         tokens: Int[Tensor, "batch pos"],
         token_type_ids: Int[Tensor, "batch pos"] | None,
         one_zero_attention_mask: Int[Tensor, "batch pos"] | None,
+        layers: int | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The normalised stream after the last layer.
+        """The normalised stream after the last layer that runs.
 
         Args:
             tokens: token ids.
             token_type_ids: 0 for the first text, 1 for the second; None: all 0.
             one_zero_attention_mask: 1 for tokens, 0 for padding, which no token attends to; None: all are tokens.
+            layers: how many layers run; None: all.
 
         Raises:
             ValueError: more tokens than n_ctx.
@@ -115,9 +117,13 @@ class NativeEncoder(StackedWeights, CachingFlags, HookedRootModule):
             )
         stream = self.hook_full_embed(self.embed(tokens, token_type_ids))
         mask = None if one_zero_attention_mask is None else additive_mask(one_zero_attention_mask, stream.dtype)
-        for block in self.blocks:
+        for block in self.blocks[:layers]:
             stream = block(stream, mask)
         return stream  # type: ignore[no-any-return]
+
+    def last_layer_looked_at(self) -> int:
+        """How many layers must run for all that anybody hooked inside the blocks to be seen."""
+        return max((layer + 1 for layer, block in enumerate(self.blocks) if looked_at(block)), default=0)
 
 
 def additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 pos"] | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transformer_lens.extras import import_extra
 from transformer_lens.probing.splits import Split
+from transformer_lens.probing.standard import Standard
 
 Kind = Literal["logistic", "ridge"]
 
@@ -127,11 +128,10 @@ def fit_probe(
     _check(features, labels, split, options)
     inputs = features.detach().double().cpu()
     train = inputs[split.train]
-    mean, deviation = train.mean(0), train.std(0, correction=0)
-    deviation = deviation.where(deviation > 1e-12, torch.ones_like(deviation))
-    fitted = options.estimator().fit(((train - mean) / deviation).numpy(), labels[split.train].cpu().numpy())
-    weight = torch.as_tensor(fitted.coef_).reshape(-1, inputs.shape[1]) / deviation
-    bias = torch.as_tensor(fitted.intercept_).reshape(-1) - weight @ mean
+    standard = Standard.of(train)
+    fitted = options.estimator().fit(standard(train).numpy(), labels[split.train].cpu().numpy())
+    weight = torch.as_tensor(fitted.coef_).reshape(-1, inputs.shape[1]) / standard.scale
+    bias = torch.as_tensor(fitted.intercept_).reshape(-1) - weight @ standard.mean
     classes = fitted.classes_.tolist() if options.kind == "logistic" else []
     probe = LinearProbe(weight.float(), bias.float(), classes, 0.0, 0.0)
     scored = [_score(probe, features[side], labels[side]) for side in (split.train, split.test)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -54,13 +55,94 @@ def grouped_split(groups: Groups, test_fraction: float = 0.3, seed: int = 0) -> 
     kinds = list(dict.fromkeys(names))
     if len(kinds) < 2:
         raise ValueError(f"A split by group needs at least two groups; all {len(names)} examples are of {kinds}.")
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is between 0 and 1; got {test_fraction}.")
+    _check_fraction(test_fraction)
     order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed)).tolist()
     count = min(max(round(test_fraction * len(kinds)), 1), len(kinds) - 1)
     tested = {kinds[index] for index in order[:count]}
     side = torch.tensor([name in tested for name in names])
     return Split((~side).nonzero()[:, 0], side.nonzero()[:, 0])
+
+
+def stratified_split(
+    labels: Shaped[Tensor, "example"], test_fraction: float = 0.3, *, groups: Groups | None = None, seed: int = 0
+) -> Split:
+    """A random split with the same share of each class on the test side; with groups, no group is on both sides.
+
+    Without groups the examples of each class, the smallest label first, are put in random order, and the first are
+    tested on. With groups, whole groups in random order are held out where that brings the shares nearer to the wanted
+    one (by squares), so it is met only about.
+
+    Args:
+        labels: the class of each example.
+        test_fraction: of each class that is tested on, rounded up; but not all.
+        groups: of each example, as for `grouped_split`; a group may hold several classes.
+        seed: of the order.
+
+    Raises:
+        ValueError: a class of one example or one group, or a fraction outside 0 to 1.
+
+    Example:
+        >>> split = stratified_split(torch.tensor([0, 0, 0, 0, 1, 1]), test_fraction=0.5)
+        >>> len(split.test), split.test[:2].max() < 4, split.test[2] >= 4
+        (3, tensor(True), tensor(True))
+    """
+    _check_fraction(test_fraction)
+    generator = torch.Generator().manual_seed(seed)
+    if groups is not None:
+        return _stratified_groups(labels, groups, test_fraction, generator)
+    test, train = [], []
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        if len(rows) < 2:
+            raise ValueError(f"Each class needs two examples, one for each side; class {label} has {len(rows)}.")
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        count = _held_out(len(rows), test_fraction)
+        test.append(rows[:count])
+        train.append(rows[count:])
+    return Split(torch.cat(train), torch.cat(test))
+
+
+def _stratified_groups(labels: Tensor, groups: Groups, fraction: float, generator: torch.Generator) -> Split:
+    names = _hashable(groups)
+    if len(names) != len(labels):
+        raise ValueError(f"There are {len(names)} groups and {len(labels)} labels.")
+    kinds = groups.unique().tolist() if isinstance(groups, Tensor) else list(dict.fromkeys(names))
+    classes, place = labels.unique(return_inverse=True)
+    member = torch.tensor([kinds.index(name) for name in names])
+    counts = torch.zeros(len(kinds), len(classes)).index_put_((member, place), torch.tensor(1.0), accumulate=True)
+    for label, held in zip(classes.tolist(), (counts > 0).sum(0).tolist(), strict=True):
+        if held < 2:
+            raise ValueError(f"Each class needs two groups, one for each side; class {label} is in {held}.")
+    target = torch.tensor([_held_out(int(size), fraction) for size in counts.sum(0)])
+
+    def missed(tested: list[int]) -> float:
+        return float((((counts[tested].sum(0) - target) / counts.sum(0)) ** 2).sum())
+
+    order, tested = torch.randperm(len(kinds), generator=generator).tolist(), list[int]()
+    for kind in order:
+        if missed([*tested, kind]) < missed(tested):
+            tested.append(kind)
+    for column in range(len(classes)):  # a class that is on one side alone changes places by the group that fits best
+        has = [kind for kind in order if counts[kind, column]]
+        if not any(kind in tested for kind in has):
+            tested.append(min(has, key=lambda kind: missed([*tested, kind])))
+        if all(kind in tested for kind in has):
+            tested.remove(min(has, key=lambda kind: missed([one for one in tested if one != kind])))
+    side = torch.isin(member, torch.tensor(tested))
+    for name, rows in (("train", ~side), ("test", side)):
+        if len(labels[rows].unique()) < len(classes):
+            raise ValueError(f"No choice of whole groups was found that has every class to {name} on: split groups up.")
+    return Split((~side).nonzero()[:, 0], side.nonzero()[:, 0])
+
+
+def _held_out(count: int, fraction: float) -> int:
+    """How many of so many are tested on: rounded up, but not all."""
+    return min(math.ceil(fraction * count), count - 1)
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise ValueError(f"test_fraction is between 0 and 1; got {fraction}.")
 
 
 def control_labels(types: Groups, labels: Int[Tensor, "example"], seed: int = 0) -> Int[Tensor, "example"]:

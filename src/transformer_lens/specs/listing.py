@@ -71,6 +71,16 @@ def names_of(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name in official_names() if _kind(name) in kinds)
 
 
+def spec_named(name: str) -> Spec | None:
+    """The family of an official name; None: it is not known by its name.
+
+    Example:
+        >>> spec_named("google-bert/bert-base-cased").holder
+        'HookedEncoder'
+    """
+    return next((spec for spec in (*FAMILIES, *ENCODERS) if name in names_of(spec)), None)
+
+
 def _kind(name: str) -> str | None:
     return next((kind for start, kind in NAMES if name.lower().startswith(start)), None)
 

@@ -36,9 +36,20 @@ MECHANISMS = {
     "chunked attention": ("llama4", "llama4_text"),
 }  # fmt: skip
 
+# Families that other packages add, by the name of HF's class (see `ArchitectureAdapterFactory`). They come first.
+ADDED: dict[str, Spec] = {}
+
 # NOTE: the bridge finds the parts of models without a spec by itself.
 POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
 NO_POINTER = "Nothing else here hears sound; transformers itself runs it."
+
+
+def other_holder(name: str, spec: Spec, holder: str | None) -> UnsupportedModelError:
+    """The error for a model (by its name or its type) that another class holds."""
+    return UnsupportedModelError(
+        f"{name!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
+        f"{spec.holder}.from_pretrained. {_elsewhere(spec)}"
+    )
 
 
 def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spec:
@@ -52,15 +63,13 @@ def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spe
         UnsupportedModelError: no family has this `model_type`, or another class holds it.
     """
     architectures = set(config.fields.get("architectures") or [])
-    fitting = [spec for spec in (*FAMILIES, *ENCODERS) if config.model_type in spec.model_types]
+    added = [ADDED[name] for name in sorted(architectures) if name in ADDED]
+    fitting = added or [spec for spec in (*FAMILIES, *ENCODERS) if config.model_type in spec.model_types]
     for spec in sorted(fitting, key=lambda spec: not architectures & set(spec.only_architectures)):
         if not spec.only_architectures or architectures & set(spec.only_architectures):
             if holder in (None, spec.holder):
                 return spec
-            raise UnsupportedModelError(
-                f"{config.model_type!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
-                f"{spec.holder}.from_pretrained. {_elsewhere(spec)}"
-            )
+            raise other_holder(config.model_type, spec, holder)
     for mechanism, types in MECHANISMS.items():
         if config.model_type in types:
             raise UnsupportedModelError(
