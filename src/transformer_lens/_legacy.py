@@ -176,10 +176,11 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             (
                 *("SubspaceInterchange", "NormMatchedPlacebo", "collect_activations", "run_with_intervention"),
-                *("intervened_logits", "DASResult", "fit_das"),
+                "intervened_logits",
             ),
             "transformer_lens.steering.interchanges",
         ),
+        **dict.fromkeys(("DASResult", "fit_das"), "transformer_lens.steering.das"),
         **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
