@@ -18,13 +18,15 @@ _HOOKS = "transformer_lens.hooks"
 _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
+_SOURCES = "transformer_lens.models.sources"
 _CONFIG = "transformer_lens.config"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
-    "NamesFilter": f"{_HOOKS}.root"
+    "NamesFilter": f"{_HOOKS}.root",
+    "HookIntrospectionMixin": f"{_HOOKS}.introspection",
 }
 _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValueCacheEntry"), _KV) | {
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
@@ -111,7 +113,27 @@ MODULES: dict[str, dict[str, str]] = {
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources.transformers": _SUPPORT,
     "model_bridge.sources.transformers.helpers": _SUPPORT,
-    "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_bridge.sources._bridge_builder": {
+        "build_bridge_from_module": _BRIDGE,
+        "build_bridge_config_from_hf": _SOURCES,
+        **dict.fromkeys(
+            ("detect_tokenizer_bos_eos", "configure_tokenizer", "skip_tokenizer_for_modality"),
+            "transformer_lens.models.description",
+        ),
+    },
+    "model_bridge.sources.native": {"boot": f"{_SOURCES}:boot_native"},
+    "model_bridge.sources.transformers.source": {"boot": f"{_SOURCES}:boot_transformers"},
+    "model_bridge.sources.tl_legacy": {
+        **dict.fromkeys(("derive_tl_legacy_config", "fetch_tl_legacy_state_dict"), _SOURCES),
+        "boot": f"{_SOURCES}:boot_tl_legacy",
+    },
+    "model_bridge.bridge_core": {
+        "build_alias_to_canonical_map": f"{_HOOKS}.aliases",
+        "BridgeCore": f"{_BRIDGE}:TransformerBridge",
+    },
+    "model_bridge.component_setup": {"replace_remote_component": "transformer_lens.wrapped.components"},
+    "model_bridge.composition_scores": {"CompositionScores": "transformer_lens.weights.composition"},
+    "model_bridge.exceptions": {"StopAtLayerException": "transformer_lens.wrapped.wiring:Stopped"},
     "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
@@ -154,10 +176,11 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             (
                 *("SubspaceInterchange", "NormMatchedPlacebo", "collect_activations", "run_with_intervention"),
-                *("intervened_logits", "DASResult", "fit_das"),
+                "intervened_logits",
             ),
             "transformer_lens.steering.interchanges",
         ),
+        **dict.fromkeys(("DASResult", "fit_das"), "transformer_lens.steering.das"),
         **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),

@@ -490,9 +490,13 @@ def test_rows_end(model):
     assert (ended[0, first:] == end).all()
 
 
-@pytest.mark.parametrize("name", ["encoder.1.hook_resid_post", "decoder.0.hook_resid_post"])
+STEERED = ["encoder.1.hook_resid_post", "decoder.0.hook_resid_post", "decoder.1.cross_attn.hook_v"]
+
+
+@pytest.mark.parametrize("name", STEERED)
 def test_steered_text_is_the_same_with_and_without_cache(model, name):
-    direction = torch.randn(16, generator=torch.Generator().manual_seed(0)) * 3
+    width = 6 if name.endswith("hook_v") else 16
+    direction = torch.randn(width, generator=torch.Generator().manual_seed(0)) * 5
     tokens = draw(2, 9)
     settings = {"max_new_tokens": 8, "do_sample": False, "stop_at_eos": False, "verbose": False}
     plain = model.generate(tokens, **settings)
@@ -500,6 +504,15 @@ def test_steered_text_is_the_same_with_and_without_cache(model, name):
         with_cache, without = (model.generate(tokens, use_past_kv_cache=cached, **settings) for cached in (True, False))
     assert torch.equal(with_cache, without)
     assert not torch.equal(with_cache, plain)
+
+
+def test_the_encoders_keys_are_seen_at_each_step(model):
+    lengths = []
+    settings = {"max_new_tokens": 4, "do_sample": False, "stop_at_eos": False, "verbose": False}
+    plain = model.generate(draw(2, 9), **settings)
+    with model.hooks(fwd_hooks=[("decoder.0.cross_attn.hook_k", lambda k, hook: lengths.append(k.shape[1]))]):
+        assert torch.equal(model.generate(draw(2, 9), **settings), plain)
+    assert lengths == [9] * 4
 
 
 def test_sampling_takes_its_settings(model):
