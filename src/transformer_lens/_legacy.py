@@ -20,7 +20,6 @@ _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
 _SOURCES = "transformer_lens.models.sources"
 _CONFIG = "transformer_lens.config"
-_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
@@ -97,7 +96,8 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
     "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
-    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder"},
+    "HookedAudioEncoder": {"HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder"},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {
@@ -147,6 +147,21 @@ MODULES: dict[str, dict[str, str]] = {
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.analysis": {},
+    "tools.analysis.attribution_patching": {
+        **dict.fromkeys(
+            ("GradientCache", "cache_activation_and_gradient", "capture_writer_outputs"),
+            "transformer_lens.patching.gradient_cache",
+        ),
+        **dict.fromkeys(("Node", "enumerate_nodes", "enumerate_edges"), "transformer_lens.circuits.position_nodes"),
+        **dict.fromkeys(
+            ("EdgeAttributionConfig", "AttributionResult", "attribution_patch"),
+            "transformer_lens.circuits.position_attribution",
+        ),
+        **dict.fromkeys(
+            ("FaithfulnessConfig", "FaithfulnessResult", "faithfulness"),
+            "transformer_lens.circuits.position_faithfulness",
+        ),
+    },
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),
@@ -161,11 +176,12 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             (
                 *("SubspaceInterchange", "NormMatchedPlacebo", "collect_activations", "run_with_intervention"),
-                *("intervened_logits", "DASResult", "fit_das"),
+                "intervened_logits",
             ),
             "transformer_lens.steering.interchanges",
         ),
-        "random_init_bridge": "transformer_lens.models.random_bridge",
+        **dict.fromkeys(("DASResult", "fit_das"), "transformer_lens.steering.das"),
+        **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
     "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(

@@ -131,3 +131,25 @@ def test_a_hook_removed_from_one_of_two():
     assert list(live) == [point]
     second.hook.remove()
     assert list(live) == []
+
+
+def test_hooks_are_away_for_a_while_and_come_back():
+    class Tripled:
+        def __call__(self, x, hook):
+            return x * 3
+
+    model, one = Chain(), torch.tensor(1.0)
+    model.add_perma_hook("points.0", doubled)
+    model.points[0].add_hook(Tripled())
+    with pytest.raises(ValueError, match="in the middle"):
+        run_away(model, one)
+    assert model(one).item() == 6
+    with model.without_hooks(Tripled):
+        assert model(one).item() == 2
+    assert [handle.user_hook is doubled for handle in model.forward_hooks()] == [True, False]
+
+
+def run_away(model, one):
+    with model.without_hooks():
+        assert model(one).item() == 1
+        raise ValueError("in the middle")

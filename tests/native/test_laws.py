@@ -236,3 +236,9 @@ def test_only_chosen_experts_run_and_those_that_somebody_looks_at():
     assert cache[f"blocks.0.mlp.experts.{idle}.hook_post"].shape[0] == 0
     assert sorted(ran) == sorted([(idle, 0), *((number, 1) for number in chosen)])
     assert torch.equal(seen, logits)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_model_has_position_embeddings_if_its_configuration_says_so(kind):
+    model = toy(kind)
+    assert model.cfg.learns_positions() == ("pos_embed" in model._modules) == ("hook_pos_embed" in model.hook_dict)

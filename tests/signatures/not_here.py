@@ -5,9 +5,6 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Audio models have no native host yet.": """
-        HookedAudioEncoder
-    """,
     "A bridge is made from what boot found: no adapters, templates of components or drivers of other engines.": """
         model_bridge.bridge_core.BridgeCore: __init__ add_hook add_perma_hook close forward to_tokens
         model_bridge.component_setup: refresh_container_state_owners set_original_components setup_blocks_bridge
@@ -16,15 +13,6 @@ _NAMES = {
     """,
     "Models that hear, see or diffuse bring samplers and processors of their own; bridge.original_model has them.": """
         model_bridge.transformer_bridge.TransformerBridge: diffusion_generate encoder_output prepare_multimodal_inputs
-    """,
-    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching
-    """,
-    "How a module draws its weights is not known; random_init_bridge draws a model's.": """
-        tools.analysis.interchange.reinitialized
-    """,
-    "Targets are one set for all rows, and the model's own soft cap is always in its logits.": """
-        tools.analysis.logit_lens.LogitReadout: applied_output_transform per_row_targets
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils

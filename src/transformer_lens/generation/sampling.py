@@ -213,7 +213,7 @@ def _check_names(settings: dict[str, Any]) -> None:
 
 
 def _check_room(model: Any, length: int, mask: Tensor | None, new: int) -> None:
-    if model.cfg.positional_embedding_type not in ("standard", "shortformer"):
+    if not model.cfg.learns_positions():
         return
     longest = length if mask is None else int(mask.sum(1).max())
     # The last new token is never run, so its position is not needed.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks.edits import Edit, Place
-from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, reads_only
+from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, LensHandle, reads_only
 from transformer_lens.hooks.introspection import HookIntrospectionMixin
 from transformer_lens.hooks.live import Live
 from transformer_lens.hooks.names import NameDict, describe, position_axis
@@ -241,6 +241,22 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
             else:
                 self._keep_hooks_of(level)
             self.context_level -= 1
+
+    @contextmanager
+    def without_hooks(self, kind: type = object) -> Iterator[Self]:
+        """The model without its forward hooks (those of one class), permanent ones too, while this lasts."""
+        taken = [(point, point.fwd_hooks) for point in self._live]
+        try:
+            for point, hooks in taken:
+                point.keep("fwd", [handle for handle in hooks if not isinstance(handle.user_hook, kind)])
+            yield self
+        finally:
+            for point, hooks in taken:
+                point.keep("fwd", hooks)
+
+    def forward_hooks(self) -> list[LensHandle]:
+        """The forward hooks that are there now; at each point in the order in which they run."""
+        return [handle for point in self._live for handle in point.fwd_hooks]
 
     def _keep_hooks_of(self, level: int) -> None:
         # They belong to no context any more, so that a later one of the same level leaves them alone.

@@ -245,7 +245,7 @@ class HookedTransformer(
             return
         first = torch.device("cuda", 0)
         self.embed.to(first)
-        if hasattr(self, "pos_embed"):
+        if self.cfg.learns_positions():
             self.pos_embed.to(first)
         for layer, block in enumerate(self.blocks):
             block.to(torch.device("cuda", layer * self.cfg.n_devices // self.cfg.n_layers))

@@ -93,7 +93,7 @@ class WeightProcessing(HookedRootModule):
             True
         """
         given = {name: value for name, value in state_dict.items() if not name.endswith(OLD_BUFFERS)}
-        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        if not self.cfg.learns_positions():
             given.pop("pos_embed.W_pos", None)  # 3.x kept one beside alibi, unread
         refused = processing.refusals(given, self.cfg).get("fold_ln") if fold_ln else "fold_ln=False"
         _check_fit(given, _parameters(self) | _buffers(self), refused)

@@ -34,7 +34,7 @@ def _without_old_buffers(
 ) -> None:
     # Checkpoints of 2.x and 3.x hold masks and rotary tables, which are computed here.
     # NOTE: 3.x kept a W_pos beside alibi, unread.
-    learned = module.cfg.positional_embedding_type in ("standard", "shortformer")
+    learned = module.cfg.learns_positions()
     unused = [] if learned else [f"{prefix}pos_embed.W_pos"]
     for name in [name for name in state_dict if name.endswith(OLD_BUFFERS) or name in unused]:
         del state_dict[name]

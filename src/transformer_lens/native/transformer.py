@@ -48,7 +48,7 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         self.embed = Embed(cfg)
         self.hook_tokens = HookPoint()  # [batch, pos]
         self.hook_embed = HookPoint()  # [batch, pos, d_model]
-        if cfg.positional_embedding_type in ("standard", "shortformer"):
+        if cfg.learns_positions():
             self.pos_embed = PosEmbed(cfg)
             self.hook_pos_embed = HookPoint()  # [batch, pos, d_model]
         self.blocks = nn.ModuleList(TransformerBlock(cfg, layer) for layer in range(cfg.n_layers))
@@ -98,7 +98,7 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         self, embedded: Float[Tensor, "batch pos d_model"], frame: Frame
     ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
         """Embeddings with their positions added, and position embeddings that go elsewhere (shortformer)."""
-        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        if not self.cfg.learns_positions():
             return embedded, None
         self._check_length(frame, embedded.shape[1])
         position = self.hook_pos_embed(self.pos_embed.at(frame, embedded.shape[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class WaveLogits:
         self, run: PlainRun, cells: Sequence[Cell], stream: Float[Tensor, "row pos d_model"], *, first: int, budget: int
     ):
         self.run, self.cells, self.stream, self.first, self.budget = run, cells, stream, first, budget
-        places = (place_of(i.hook, run.n_layers) for cell in cells for i in interventions_of(cell))
+        changes = chain(run.request.edits, *map(interventions_of, cells))
+        places = (place_of(i.hook, run.n_layers) for i in changes)
         self.hooked = run.n_layers in places
         self._kept: dict[Any, tuple[int, Tensor]] = {}
         self._earlier: dict[Any, Tensor] = {}

@@ -60,9 +60,10 @@ class LayerWeights:
         Raises:
             TransformerLensError: positions are not learned in this model.
         """
-        kind = self.cfg.positional_embedding_type
-        if kind not in ("standard", "shortformer"):
-            raise TransformerLensError(f"This model has no W_pos: its positions are {kind!r}.")
+        if not self.cfg.learns_positions():
+            raise TransformerLensError(
+                f"This model has no W_pos: its positions are {self.cfg.positional_embedding_type!r}."
+            )
         return self._weight("pos_embed", "W_pos")
 
     @property
