@@ -1,9 +1,11 @@
 """Loading a checkpoint: peak anonymous memory against its size, and time against transformers.
 
 `python -m benchmarks.loading [width]`. Each measurement is a fresh process; memory is RssAnon above what it had before
-loading, so mapped file pages do not count. Files are mapped and read later, so each weight is touched once.
+loading, so mapped file pages do not count. Files are mapped and read later, so each weight is touched once. Peaks are
+taken in processes of their own: a thread that watches memory slows its first touch many times.
 Runs are interleaved; the median of five is shown, and beside it the ratio of processor time, which other work on the
-machine disturbs less, and that of the fastest runs, which it disturbs least.
+machine disturbs less, and that of the fastest runs, which it disturbs least. "copied" is transformers' way with one
+fresh copy of those weights that processing changes: what any loader pays that writes them.
 """
 
 import statistics
@@ -18,7 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 REPEATS = 5
-WAYS = ("transformers", "no processing", "processed", "hf_model", "bridge")
+WAYS = ("transformers", "copied", "no processing", "processed", "hf_model", "bridge")
 
 
 def anonymous_bytes() -> int:
@@ -55,6 +57,17 @@ def load(way: str, folder: str) -> torch.nn.Module:
         return TransformerBridge.boot_transformers(folder, device="cpu")
     if way == "transformers":
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if way == "copied":
+        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        if hf.config.model_type == "gpt2":
+            hf.lm_head.weight = torch.nn.Parameter(hf.lm_head.weight.data)  # centred and folded, so no longer tied
+        kept = (
+            () if hf.config.model_type == "gpt2" else ("embed_tokens", "o_proj", "down_proj")
+        )  # RMS norms do not centre
+        for name, parameter in hf.named_parameters():
+            if not any(part in name for part in kept):
+                parameter.data = parameter.data * 0.5
+        return hf
     if way == "hf_model":
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return HookedTransformer.from_pretrained_no_processing(folder, hf_model=hf, device="cpu")
@@ -63,17 +76,25 @@ def load(way: str, folder: str) -> torch.nn.Module:
     return HookedTransformer.from_pretrained_no_processing(folder, device="cpu")
 
 
-def measure(way: str, folder: str) -> None:
-    """In a process of its own: import everything with a tiny model, then load and print seconds and bytes."""
+def measure(what: str, way: str, folder: str) -> None:
+    """In a process of its own: import everything with a tiny model, then load and print seconds, or bytes."""
     with tempfile.TemporaryDirectory() as tiny:
         save(tiny, 64, "llama")
         load(way, tiny)
-    with Peak() as peak:
-        begin, processor = time.perf_counter(), time.process_time()
-        for parameter in load(way, folder).parameters():
-            parameter.data.as_strided((parameter.numel(),), (1,)).sum()  # in the order of memory
-        seconds, processor = time.perf_counter() - begin, time.process_time() - processor
-    print(seconds, processor, peak.highest)
+    if what == "peak":
+        with Peak() as peak:
+            touch(load(way, folder))
+        print(peak.highest)
+        return
+    begin, processor = time.perf_counter(), time.process_time()
+    touch(load(way, folder))
+    print(time.perf_counter() - begin, time.process_time() - processor)
+
+
+def touch(model: torch.nn.Module) -> None:
+    """Read every weight once, in the order of memory."""
+    for parameter in model.parameters():
+        parameter.data.as_strided((parameter.numel(),), (1,)).sum()
 
 
 def save(folder: str, width: int, kind: str) -> None:
@@ -95,27 +116,36 @@ def main(width: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             save(folder, width, kind)
             size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-            results: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+            results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
             for _ in range(REPEATS):
                 for way in WAYS:
-                    command = [sys.executable, "-m", "benchmarks.loading", "--measure", way, folder]
-                    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-                    results[way].append((float(out[-3]), float(out[-2]), float(out[-1])))
+                    seconds, processor = _fresh("time", way, folder)
+                    results[way].append((seconds, processor))
+            peaks = {way: _fresh("peak", way, folder)[0] for way in WAYS}
             base = _columns(results["transformers"])
             for way, runs in results.items():
                 own = _columns(runs)
-                ratios = " ".join(f"{x / y:13.2f}" for x, y in zip(own[:3], base[:3], strict=True))
-                print(f"{kind:8} {way:14} {own[0]:8.2f} {ratios} {own[3] / 2**20:6.0f} MB {own[3] / size:13.2f}")
+                ratios = " ".join(f"{x / y:13.2f}" for x, y in zip(own, base, strict=True))
+                print(
+                    f"{kind:8} {way:14} {own[0]:8.2f} {ratios} {peaks[way] / 2**20:6.0f} MB {peaks[way] / size:13.2f}"
+                )
 
 
-def _columns(runs: list[tuple[float, float, float]]) -> tuple[float, float, float, float]:
-    """Median seconds, median processor time, fewest seconds, median bytes."""
-    seconds, processor, peak = zip(*runs, strict=True)
-    return statistics.median(seconds), statistics.median(processor), min(seconds), statistics.median(peak)
+def _fresh(what: str, way: str, folder: str) -> list[float]:
+    """What a fresh process measures."""
+    command = [sys.executable, "-m", "benchmarks.loading", "--measure", what, way, folder]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [float(number) for number in output.splitlines()[-1].split()]
+
+
+def _columns(runs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Median seconds, median processor time, fewest seconds."""
+    seconds, processor = zip(*runs, strict=True)
+    return statistics.median(seconds), statistics.median(processor), min(seconds)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        measure(sys.argv[2], sys.argv[3])
+        measure(*sys.argv[2:])
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)

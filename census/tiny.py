@@ -19,7 +19,7 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"num_key_value_heads|n_head_kv|num_kv_heads|n_kv_heads|num_key_value_groups|swa_num_key_value_heads", 2),
     (r"(.*_)?(attention|linear_key|linear_value|key|value|query)_heads|n_heads?|num_heads|(en|de)coder_heads", 4),
     (
-        r"hidden_size|d_model|n_embd|dim|embed_dim|hidden_dim|emb_dim|embedding_dim|lru_width|word_embed_proj_dim|embedding_size|model_dim|width",
+        r"((audio|text|out)_)?hidden_size|adapter_in(put)?_(dim|size)|d_model|n_embd|dim|embed_dim|hidden_dim|emb_dim|embedding_dim|lru_width|word_embed_proj_dim|embedding_size|model_dim|width",
         32,
     ),
     (
@@ -68,7 +68,7 @@ def shrunk(fields: dict[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if DROPPED.fullmatch(name):
             continue
-        if isinstance(value, dict) and name.endswith(("config", "_configs")) and name != "quantization_config":
+        if isinstance(value, dict) and (name.endswith(("config", "_configs")) or "model_type" in value):
             small[name] = shrunk(value)
         elif TOKENS.fullmatch(name) and isinstance(value, int) and not isinstance(value, bool):
             small[name] = value % WORDS
@@ -78,9 +78,19 @@ def shrunk(fields: dict[str, Any]) -> dict[str, Any]:
             small[name] = [size_of(name, value[layer]) for layer in layers]
         else:
             small[name] = size_of(name, value)
+    rope = small.get("rope_parameters")
+    if rope and rope.get("mrope_section"):
+        small["rope_parameters"] = {**rope, "mrope_section": _sections(small, rope)}
     if small.get("kv_lora_rank") and "num_attention_heads" in small:  # latent attention has no shared keys
         small["num_key_value_heads"] = small["num_attention_heads"]
     return small
+
+
+def _sections(small: dict[str, Any], rope: dict[str, Any]) -> list[int]:
+    """How many rotated pairs go with each of the three axes of an image."""
+    head = small.get("head_dim") or small["hidden_size"] // small["num_attention_heads"]
+    pairs = int(head * rope.get("partial_rotary_factor", 1.0)) // 2
+    return [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
 
 
 def _one_of_each(by_layer: dict[str, list[Any]], count: int) -> list[int]:

@@ -19,7 +19,9 @@ RECORDED = json.loads((Path(__file__).parent / "signatures" / "recorded.json").r
 def found():
     model = transformer_lens.HookedTransformer.from_pretrained("demo")
     bridge = transformer_lens.TransformerBridge.boot_transformers("demo")
-    objects = [model, bridge, model.blocks[0], model.hook_embed, transformer_lens.utils.Slice()]
+    sizes = {"n_layers": 1, "d_model": 8, "d_head": 4, "n_ctx": 8, "d_vocab": 9, "device": "cpu"}
+    encoder = transformer_lens.HookedEncoder(sizes)
+    objects = [encoder, model, bridge, model.blocks[0], model.hook_embed, transformer_lens.utils.Slice()]
     instances = {type(thing): thing for thing in objects} | {transformer_lens.HookedRootModule: model}
     generations = [module for generation in RECORDED.values() for module in generation.items()]
     return {name: what for module, names in generations for name, what in differences(module, names, instances)}

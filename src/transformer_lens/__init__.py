@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from transformer_lens.config import TransformerLensConfig as TransformerLensConfig
     from transformer_lens.hooks import HookedRootModule as HookedRootModule
     from transformer_lens.hooks import HookPoint as HookPoint
+    from transformer_lens.models.hooked_audio_encoder import HookedAudioEncoder as HookedAudioEncoder
+    from transformer_lens.models.hooked_encoder import HookedEncoder as HookedEncoder
+    from transformer_lens.models.hooked_encoder_decoder import HookedEncoderDecoder as HookedEncoderDecoder
     from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
+    from transformer_lens.models.next_sentence import BertNextSentencePrediction as BertNextSentencePrediction
     from transformer_lens.models.support import check_model_support as check_model_support
     from transformer_lens.models.support import list_supported_models as list_supported_models
     from transformer_lens.models.transformer_bridge import TransformerBridge as TransformerBridge
@@ -40,7 +44,11 @@ _EXPORTS = {
     "EasyTransformerConfig": "transformer_lens.config:HookedTransformerConfig",
     "FactoredMatrix": "transformer_lens.weights.factored_matrix",
     "HookPoint": "transformer_lens.hooks",
+    "HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder",
     "HookedRootModule": "transformer_lens.hooks",
+    "BertNextSentencePrediction": "transformer_lens.models.next_sentence",
+    "HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder",
+    "HookedEncoder": "transformer_lens.models.hooked_encoder",
     "HookedTransformer": "transformer_lens.models.hooked_transformer",
     "HookedTransformerConfig": "transformer_lens.config",
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",

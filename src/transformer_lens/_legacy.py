@@ -18,12 +18,15 @@ _HOOKS = "transformer_lens.hooks"
 _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
+_SOURCES = "transformer_lens.models.sources"
 _CONFIG = "transformer_lens.config"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
+_JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
-    "NamesFilter": f"{_HOOKS}.root"
+    "NamesFilter": f"{_HOOKS}.root",
+    "HookIntrospectionMixin": f"{_HOOKS}.introspection",
 }
 _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValueCacheEntry"), _KV) | {
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
@@ -33,10 +36,16 @@ _SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "tran
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
-        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_official_model_name", "get_num_params_of_pretrained"),
         *("get_checkpoint_labels", "get_pretrained_state_dict"),
     ),
     "transformer_lens.models.registry",
+) | dict.fromkeys(
+    (
+        *("get_pretrained_model_config", "convert_hf_model_config", "convert_neel_model_config"),
+        *("get_basic_config", "fill_missing_keys"),
+    ),
+    "transformer_lens.models.configurations",
 )
 _PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
@@ -51,6 +60,14 @@ _COMPONENTS = {
     "rms_norm": ("norms", ("RMSNorm",)),
     "rms_norm_pre": ("norms", ("RMSNormPre",)),
     "transformer_block": ("block", ("TransformerBlock",)),
+    "bert_block": ("bert", ("BertBlock",)),
+    "bert_embed": ("bert", ("BertEmbed",)),
+    "bert_mlm_head": ("bert", ("BertMLMHead",)),
+    "bert_nsp_head": ("bert", ("BertNSPHead",)),
+    "bert_pooler": ("bert", ("BertPooler",)),
+    "token_typed_embed": ("bert", ("TokenTypeEmbed",)),
+    "t5_attention": ("t5_attention", ("T5Attention",)),
+    "t5_block": ("t5_block", ("T5Block",)),
     "mlps.mlp": ("mlp", ("MLP",)),
     "mlps.gated_mlp": ("mlp", ("GatedMLP",)),
     "mlps.moe": ("mlp", ("MoE",)),
@@ -77,6 +94,10 @@ MODULES: dict[str, dict[str, str]] = {
         "HookedTransformerConfig": _CONFIG,
     },
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
+    "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
+    "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder"},
+    "HookedAudioEncoder": {"HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder"},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {
@@ -92,13 +113,36 @@ MODULES: dict[str, dict[str, str]] = {
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources.transformers": _SUPPORT,
     "model_bridge.sources.transformers.helpers": _SUPPORT,
-    "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_bridge.sources._bridge_builder": {
+        "build_bridge_from_module": _BRIDGE,
+        "build_bridge_config_from_hf": _SOURCES,
+        **dict.fromkeys(
+            ("detect_tokenizer_bos_eos", "configure_tokenizer", "skip_tokenizer_for_modality"),
+            "transformer_lens.models.description",
+        ),
+    },
+    "model_bridge.sources.native": {"boot": f"{_SOURCES}:boot_native"},
+    "model_bridge.sources.transformers.source": {"boot": f"{_SOURCES}:boot_transformers"},
+    "model_bridge.sources.tl_legacy": {
+        **dict.fromkeys(("derive_tl_legacy_config", "fetch_tl_legacy_state_dict"), _SOURCES),
+        "boot": f"{_SOURCES}:boot_tl_legacy",
+    },
+    "model_bridge.bridge_core": {
+        "build_alias_to_canonical_map": f"{_HOOKS}.aliases",
+        "BridgeCore": f"{_BRIDGE}:TransformerBridge",
+    },
+    "model_bridge.component_setup": {"replace_remote_component": "transformer_lens.wrapped.components"},
+    "model_bridge.composition_scores": {"CompositionScores": "transformer_lens.weights.composition"},
+    "model_bridge.exceptions": {"StopAtLayerException": "transformer_lens.wrapped.wiring:Stopped"},
     "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
-    "loading_from_pretrained": _REGISTRY,
+    "loading_from_pretrained": {**_REGISTRY, "Config": "transformer_lens.config.basic:BasicConfig"},
     "supported_models": {**_REGISTRY, **_SUPPORT},
+    "factories": {},
+    "factories.activation_function_factory": {"ActivationFunctionFactory": f"{_NATIVE}.activations"},
+    "factories.architecture_adapter_factory": {"ArchitectureAdapterFactory": "transformer_lens.specs.added"},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
@@ -139,6 +183,17 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("DASResult", "fit_das"), "transformer_lens.steering.das"),
         **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
+    "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
+    "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(
+        ("CoordinatePatch", "solve_coordinate_patch", "solve_coordinate_patch_positions"), _JACOBIAN
+    ),
+    "tools.analysis.jacobian_lens_decomposition": dict.fromkeys(
+        (
+            *("JSpaceDecomposition", "get_sparse_decomposition", "JSpaceOccupancy", "estimate_occupancy"),
+            "JSpaceVarianceProfile",
+        ),
+        _JACOBIAN,
+    ),
     "tools.analysis.logit_lens": {
         **dict.fromkeys(("LogitReadout", "LogitLensResult"), "transformer_lens.cache.logit_readout"),
         "logit_readout": "transformer_lens.lenses.readout",

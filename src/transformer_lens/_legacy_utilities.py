@@ -9,14 +9,23 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "addmm": {"native.linear": ("vanilla_addmm", "batch_addmm")},
+    "aliases": {"hooks.aliases": ("resolve_alias", "collect_aliases_recursive")},
     "architectures": {
         "models.architectures": (
+            *("classify_architecture", "classify_model_config", "classify_model_name"),
             *("get_architectures_for_config", "is_masked_lm_model", "is_encoder_decoder_model"),
             *("is_multimodal_model", "is_audio_model"),
         )
     },
     "attention": {"native.linear": ("simple_attn_linear", "complex_attn_linear", "clamp_qkv")},
+    "attn_implementation": {"wrapped.eager": ("force_eager_attention",)},
     "attribute_utils": {"nested": ("get_nested_attr", "set_nested_attr")},
+    "bridge_components": {
+        "wrapped.components": (
+            *("collect_all_submodules_of_component", "collect_components_of_block_bridge"),
+            *("collect_all_components", "apply_fn_to_all_components"),
+        )
+    },
     "cache": {"native.key_value_cache": ("get_pos_offset",)},
     "components_utils": {"hooks": ("get_act_name",)},
     "defaults_utils": {
@@ -28,10 +37,20 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "exploratory_utils": {"evals.answers:show_answer": ("test_prompt",)},
     "gpu_utils": {"config.devices": ("print_gpu_mem",)},
+    "heterogeneous_config": {
+        "specs.per_layer": (
+            *("per_layer_attr_names", "per_layer_values", "majority_value", "safe_config_get"),
+            *("HetSafeConfigView", "het_safe_view"),
+        )
+    },
     "hf_utils": {
         "models.hub_files": (
             *("get_hf_token", "call_hf_with_retry", "select_compatible_kwargs", "download_file_from_hf"),
             *("clear_huggingface_cache", "enable_hf_retry"),
+        ),
+        "models.lenient_loading": (
+            *("get_rotary_pct_from_config", "make_post_init_kwarg_tolerant", "enable_hf_numeric_tower"),
+            *("autoconfig_with_remote_post_init_compat", "autotokenizer_with_special_token_compat"),
         ),
         "text.packing": ("keep_single_column", "get_dataset"),
     },
@@ -56,8 +75,15 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "config.placement": (
             *("is_mixed_offload_gpu", "count_unique_devices", "find_embedding_device"),
-            "cast_floating_params_to_dtype",
+            *("cast_floating_params_to_dtype", "maybe_cast_floating_params", "find_misplaced_modules"),
+            "resolve_device_map",
         ),
+    },
+    "parameter_swap": {"weights.swapping": ("temporarily_swap_parameter",)},
+    "position_ids": {"wrapped.positions": ("accepts_mask_derived_position_ids",)},
+    "quantization": {
+        "config.quantization": ("quantization_method",),
+        "wrapped.quantized": ("unreadable_weight_reason", "describe_quantization", "require_readable_weight"),
     },
     "slice": {"hooks": ("Slice", "SliceInput"), "hooks.slicing": ("to_python_int",)},
     "statistics": {
@@ -73,12 +99,19 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "nested": ("filter_dict_by_prefix",),
     },
+    "tl_checkpoint_conversion": {"weights.linear_names": ("convert_tl_checkpoint",)},
     "tokenize_utils": {
         "text.packing": ("tokenize_and_concatenate",),
         "text.bos": (
             *("get_tokenizer_with_bos", "get_input_with_manually_prepended_bos", "get_tokens_with_bos_removed"),
             "get_attention_mask",
         ),
+    },
+    "tracr": {
+        "models.tracr": (
+            *("infer_tracr_output_label", "make_tracr_categorical_unembed"),
+            *("make_tracr_transformer_bridge_config", "make_tracr_transformer_bridge_state_dict"),
+        )
     },
     "typed_module_list": {"nested": ("TypedModuleList",)},
 }

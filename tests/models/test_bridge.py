@@ -15,6 +15,7 @@ from transformer_lens.models.transformer_bridge import build_bridge_from_module
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.wrapped.anatomy import SpecAnatomy
 from transformer_lens.wrapped.attention import UnseenAttentionError
+from transformer_lens.wrapped.sites import Slot
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +276,47 @@ def test_a_client_puts_its_own_module_in_a_slot_and_takes_it_out_again(place):
     bridge.setup()
     assert torch.equal(bridge(tokens()), expected)
     assert not torch.equal(bridge.run_with_hooks(tokens(), fwd_hooks=[(place, double)]), expected)
+
+
+@torch.no_grad()
+def test_a_pass_asks_no_hook_point_at_which_nobody_looks(monkeypatch):
+    bridge = TransformerBridge.boot_transformers(hf_model=copy.deepcopy(hf_model("gpt2")))
+    bridge(tokens())
+    bridge.hook_dict["blocks.1.hook_mlp_out"].add_hook(double, is_permanent=True)
+    edited, asked = bridge(tokens()), []
+    monkeypatch.setattr(Slot, "occupant", property(lambda slot: asked.append(slot) or slot.view._modules[slot.leaf]))
+    assert torch.equal(bridge(tokens()), edited)
+    assert [slot.occupant.name for slot in list(asked)] == ["blocks.1.mlp.hook_out"]
+
+
+@torch.no_grad()
+def test_a_module_put_in_a_slot_is_seen_before_setup():
+    bridge = TransformerBridge.boot_transformers(hf_model=copy.deepcopy(hf_model("gpt2")))
+    expected = bridge(tokens())
+    bridge.blocks[1].mlp.hook_out = nn.Tanh()
+    changed = bridge(tokens())
+    assert not torch.equal(changed, expected)
+    bridge.blocks[1].mlp.hook_out = HookPoint()
+    assert torch.equal(bridge(tokens()), expected)
+    bridge.blocks[1].mlp.hook_out.add_hook(lambda x, hook: x.tanh())
+    assert torch.equal(bridge(tokens()), changed)
+
+
+@torch.no_grad()
+def test_hooks_added_to_a_copy_act_there_alone():
+    bridge = TransformerBridge.boot_transformers(hf_model=copy.deepcopy(hf_model("gpt2")))
+    expected = bridge(tokens())
+    bridge.hook_dict["blocks.0.hook_in"].add_hook(double)
+    twin = copy.deepcopy(bridge)
+    assert torch.equal(twin(tokens()), bridge(tokens()))
+    bridge.reset_hooks()
+    assert torch.equal(bridge(tokens()), expected)
+    assert not torch.equal(twin(tokens()), expected)
+    twin.reset_hooks()
+    assert torch.equal(twin(tokens()), expected)
+    twin.hook_dict["blocks.1.hook_in"].add_hook(double)
+    assert torch.equal(bridge(tokens()), expected)
+    assert not torch.equal(twin(tokens()), expected)
 
 
 class HalfMLP(nn.Module):

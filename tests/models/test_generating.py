@@ -7,6 +7,7 @@ import transformers
 from toys import CAUSAL, TOKENS, hook_count, toy
 from transformer_lens import HookedTransformer, demo
 from transformer_lens.errors import ConfigurationError
+from transformer_lens.models.generating import end_tokens
 
 PROMPTS = ["The Eiffel Tower is in the", "Then, Mary and John went to the store. Mary gave a book to"]
 QUIET = {"verbose": False, "stop_at_eos": False}
@@ -137,7 +138,7 @@ def test_generation_ends_when_all_rows_have():
 def test_an_end_token_is_needed_to_stop_at_it(model):
     with pytest.raises(ValueError, match="pass eos_token_id, or stop_at_eos=False"):
         toy().generate(TOKENS, verbose=False)
-    assert model._end_tokens(True, None) == (model.tokenizer.eos_token_id,)
+    assert end_tokens(model.codec, True, None) == (model.tokenizer.eos_token_id,)
 
 
 def test_stop_strings(model):

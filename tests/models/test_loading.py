@@ -194,9 +194,9 @@ def test_a_bar_where_loading_or_processing_takes_more_than_a_second(capsys):
             time.sleep(pause)
             yield name, value
 
-    loading._place(model, slowly(0.0), share=False)
+    loading.place(model, slowly(0.0), share=False)
     assert not capsys.readouterr().err
-    loading._place(model, slowly(1.5 / len(own)), share=False)
+    loading.place(model, slowly(1.5 / len(own)), share=False)
     assert "Loading weights" in capsys.readouterr().err
 
     def slow_step(part):
@@ -226,7 +226,10 @@ def test_what_defaults_ask_in_vain_is_logged_not_warned(caplog):
         ({"activation_function": "snake"}, "activation_function='snake' is no activation"),
         ({"model_type": "llamba"}, "knows no family with model_type 'llamba'. Nearest: llama"),
         ({"model_type": "mamba"}, "mamba.*TransformerBridge"),
-        ({"model_type": "bert"}, "HookedEncoder"),
+        (
+            {"model_type": "bert"},
+            r"'bert' \(BERT\) is not for HookedTransformer .* HookedEncoder.from_pretrained. .*Bridge",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ],
 )

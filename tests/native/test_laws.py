@@ -220,3 +220,25 @@ def test_rotary_scores_depend_on_distance_alone():
     later = torch.cat([torch.zeros(1, 5, dtype=torch.long), row], 1)
     _, shifted = model.run_with_cache(later, names_filter=name)
     close(first["attn_scores", 0], shifted["attn_scores", 0][:, :, 5:, 5:], 1e-4)
+
+
+def test_only_chosen_experts_run_and_those_that_somebody_looks_at():
+    model, ran = toy("experts", num_experts=9), []
+    for number, expert in enumerate(model.blocks[0].mlp.experts):
+        expert.register_forward_hook(lambda module, args, output, number=number: ran.append((number, len(args[0]))))
+    one = TOKENS[:1, :1]
+    logits, cache = model.run_with_cache(one, names_filter="blocks.0.mlp.hook_expert_indices")
+    chosen = set(cache["blocks.0.mlp.hook_expert_indices"].flatten().tolist())
+    assert ran == [(number, 1) for number in sorted(chosen)]
+    ran.clear()
+    idle = min(set(range(9)) - chosen)
+    seen, cache = model.run_with_cache(one, names_filter=f"blocks.0.mlp.experts.{idle}.hook_post")
+    assert cache[f"blocks.0.mlp.experts.{idle}.hook_post"].shape[0] == 0
+    assert sorted(ran) == sorted([(idle, 0), *((number, 1) for number in chosen)])
+    assert torch.equal(seen, logits)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_model_has_position_embeddings_if_its_configuration_says_so(kind):
+    model = toy(kind)
+    assert model.cfg.learns_positions() == ("pos_embed" in model._modules) == ("hook_pos_embed" in model.hook_dict)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from tests.annotations import unchecked
 
 from toys import BASE, KINDS, TOKENS
 from transformer_lens import HookedTransformer, TransformerBridge
-from transformer_lens.patching import Intervention, LogitDifference, SlowSweepWarning, Sweep, plan, sweep
-from transformer_lens.patching.saved import OtherSweepError
+from transformer_lens.patching import Intervention, LogitDifference, Named, SlowSweepWarning, Sweep, plan, sweep
+from transformer_lens.patching.loop import loop_cell
+from transformer_lens.patching.saved import OtherSweepError, UnnamedFunctionError
+from transformer_lens.steering.values import Plus
 
 TOY_FOLDER = Path(__file__).parents[1] / "golden" / "toy"
 NAMES = sorted(path.stem for path in TOY_FOLDER.glob("*.json"))
@@ -207,7 +210,7 @@ def test_a_value_of_no_kind_says_which_there_are(value):
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="a HookedTransformer or a TransformerBridge; got Linear"):
+    with pytest.raises(TypeError, match="a HookedTransformer, a HookedEncoder or a TransformerBridge; got Linear"):
         sweep(torch.nn.Linear(2, 2), tokens(), [], LogitDifference(1))
 
 
@@ -381,12 +384,48 @@ def test_a_file_of_another_sweep_is_refused(tmp_path):
     model, file = demo("native"), tmp_path / "heads.safetensors"
     ids = model.to_tokens("The Eiffel Tower is in")
     sweep(model, ids, CELLS, LogitDifference(5, 6), resume=file)
-    with pytest.raises(OtherSweepError, match="other cells or other tokens"):
+    with pytest.raises(OtherSweepError, match="other cells, values or tokens"):
         sweep(model, ids, CELLS[:3], LogitDifference(5, 6), resume=file)
-    with pytest.raises(OtherSweepError, match="other cells or other tokens"):
+    with pytest.raises(OtherSweepError, match="other cells, values or tokens"):
         sweep(model, ids.flip(1), CELLS, LogitDifference(5, 6), resume=file)
     with pytest.raises(OtherSweepError, match="written with another model or metric"):
         sweep(model, ids, CELLS, LogitDifference(7, 8), resume=file)
+
+
+def test_values_are_a_part_of_what_a_file_belongs_to(tmp_path):
+    model, hook = demo("native"), "blocks.1.hook_mlp_out"
+    ids = model.to_tokens("The Eiffel Tower is in")
+    caches = [
+        model.run_with_cache(model.to_tokens(text))[1] for text in ("The Eiffel Tower is in", "Mary gave a book to")
+    ]
+    values = {
+        "number": (0.5, 0.6),
+        "tensor": (torch.zeros(128), torch.zeros(128).index_fill(0, torch.tensor(7), 1e-3)),
+        "cache": tuple(caches),
+        "named function": (Named("twice", lambda part: part * 2), Named("thrice", lambda part: part * 3)),
+        "dataclass": (Plus(torch.ones(128), 1.0), Plus(torch.ones(128), 2.0)),
+    }
+    for name, (one, other) in values.items():
+        file = tmp_path / f"{name}.safetensors"
+        found = sweep(model, ids, [Intervention(hook, one, pos=2)], LogitDifference(5, 6), resume=file)
+        again = Sweep(model, ids, [Intervention(hook, one, pos=2)], LogitDifference(5, 6), resume=file)
+        assert torch.equal(again.results[0], found[0])
+        with pytest.raises(OtherSweepError, match="other cells, values or tokens"):
+            Sweep(model, ids, [Intervention(hook, other, pos=2)], LogitDifference(5, 6), resume=file)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: Intervention("blocks.1.hook_mlp_out", f), lambda f: ("hook_embed", f)])
+def test_a_resumed_sweep_asks_for_the_names_of_functions(tmp_path, wrap):
+    model, file = demo("native"), tmp_path / "functions.safetensors"
+    ids = model.to_tokens("The Eiffel Tower is in")
+    with pytest.raises(UnnamedFunctionError, match=r"Whether <function .* cannot be told. Name it, Named\("):
+        Sweep(model, ids, [wrap(lambda part, hook=None: part * 2)], LogitDifference(5, 6), resume=file)
+    named = wrap(Named("twice", lambda part, hook=None: part * 2))
+    study = Sweep(model, ids, [named], LogitDifference(5, 6), resume=file)
+    expected = loop_cell(model, study.request, named, LogitDifference(5, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlowSweepWarning)  # a hook of one's own is run in the loop
+        torch.testing.assert_close(study.run()[0], expected, atol=2e-4, rtol=1e-4)
 
 
 def test_a_progress_bar_is_shown_when_asked_for(capsys):

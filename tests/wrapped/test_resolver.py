@@ -4,7 +4,9 @@ import pytest
 import torch
 from census.tiny import tiny_model
 from tests.models.families import ROWS, hf_model
+from transformers import BertConfig, BertForMaskedLM
 
+from transformer_lens import TransformerBridge
 from transformer_lens.models.bridge_boot import anatomy_of
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.wrapped.anatomy import SpecAnatomy, Weights
@@ -124,3 +126,9 @@ def test_a_model_without_a_stack_of_layers_is_refused():
     model = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]))
     with pytest.raises(UnsupportedModelError, match="takes no token ids"):
         resolve(model, "resnet")
+
+
+def test_a_vocabulary_of_a_few_tokens_is_enough():
+    config = BertConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    bridge = TransformerBridge.boot_transformers(hf_model=BertForMaskedLM(config).eval())
+    assert bridge.layer_types() == ["attn+mlp"]

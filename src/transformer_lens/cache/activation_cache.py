@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import transformer_lens.cache.native_readout  # noqa: F401 - registers what is known of native models
-from transformer_lens.cache.errors import MissingWeightsError
+from transformer_lens.cache.errors import MissingWeightsError, UndefinedDecompositionError
 from transformer_lens.cache.part_methods import PartMethods
 from transformer_lens.cache.readout import Readout, readout_of
 from transformer_lens.cache.state_space_methods import StateSpaceMethods
@@ -195,7 +195,8 @@ class ActivationCache(StreamMethods, PartMethods, StateSpaceMethods):
     def save(self, path: str | PathLike[str], weights: bool = False) -> None:
         """Write the activations to a safetensors file, names and shapes kept, and with them the model's readout.
 
-        The readout (final norm, W_U, biases, how layers write) lets the loaded cache be analysed without the model.
+        The readout (final norm, W_U, biases, how layers write) lets the loaded cache be analysed without the model. A
+        model whose stream is no sum of parts has none.
 
         Args:
             path: the file.
@@ -207,7 +208,7 @@ class ActivationCache(StreamMethods, PartMethods, StateSpaceMethods):
         if weights or self._readout is not None:
             readout: Readout | None = self.readout
         else:
-            readout = None if self.model is None or not _has_readout(self.model) else self.readout
+            readout = _readout_if_any(self.model)
         save_run(path, self.cache_dict, self.has_batch_dim, readout, weights)
 
     @classmethod
@@ -230,8 +231,13 @@ class ActivationCache(StreamMethods, PartMethods, StateSpaceMethods):
         return cls(tensors, model, has_batch_dim, readout=readout)
 
 
-def _has_readout(model: object) -> bool:
-    return readout_of.dispatch(type(model)) is not readout_of.dispatch(object)
+def _readout_if_any(model: object) -> Readout | None:
+    if model is None or readout_of.dispatch(type(model)) is readout_of.dispatch(object):
+        return None
+    try:
+        return readout_of(model)
+    except UndefinedDecompositionError:  # its activations are saved all the same
+        return None
 
 
 def _has_batch(name: str) -> bool:

@@ -19,7 +19,8 @@ class TransformerLensConfig:
         device: where the model lives; None picks an accelerator if there is one.
         use_attn_result, use_split_qkv_input: whether caching everything stores these (naming a hook always works).
         default_prepend_bos: whether text gets a beginning-of-sequence token where a call does not say.
-        positional_embedding_type: "standard", "rotary", "shortformer", "alibi" or "none".
+        positional_embedding_type: "standard", "rotary", "shortformer", "alibi", "none", or for encoder-decoders
+            "relative_positional_bias".
         n_key_value_heads: key and value heads, if fewer than n_heads.
         normalization_type: None, "LN", "LNPre", "RMS" or "RMSPre" ("Pre": weights folded away).
         final_rms: the final norm is an RMS norm although the others are layer norms.

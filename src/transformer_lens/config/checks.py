@@ -16,7 +16,7 @@ ACTIVATIONS = (
     "xielu", "tanh",
 )  # fmt: skip
 CHOICES = {
-    "positional_embedding_type": ("standard", "rotary", "shortformer", "alibi", "none"),
+    "positional_embedding_type": ("standard", "rotary", "shortformer", "alibi", "none", "relative_positional_bias"),
     "normalization_type": (None, "LN", "LNPre", "RMS", "RMSPre"),
     "attention_dir": ("causal", "bidirectional"),
     "init_mode": ("gpt2", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "muP"),
@@ -47,6 +47,7 @@ ROTARY_ONLY = (
     "rotary_dim", "rotary_base", "rotary_layers", "rotary_base_local", "rotary_scaling_factor", "rotary_adjacent_pairs",
     "use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "use_logn_attn", "longrope_short_factors",
 )  # fmt: skip
+RELATIVE = ("relative_attention_num_buckets", "relative_attention_max_distance")
 EXTENSIONS = ("use_dynamic_ntk_rope", "use_NTK_by_parts_rope", "use_yarn_rope", "longrope_short_factors")
 
 
@@ -154,6 +155,9 @@ def _check_positions(cfg: HookedTransformerConfig, given: set[str]) -> None:
         idle = [name for name in ROTARY_ONLY if name in given]
         if idle:
             raise ConfigurationError(f'{", ".join(idle)} needs positional_embedding_type="rotary".')
+    lacking = [name for name in RELATIVE if getattr(cfg, name) is None]
+    if cfg.positional_embedding_type == "relative_positional_bias" and lacking:
+        raise ConfigurationError(f'positional_embedding_type="relative_positional_bias" needs {", ".join(lacking)}.')
     extensions = [name for name in EXTENSIONS if getattr(cfg, name)]
     if len(extensions) > 1 or (extensions and cfg.rotary_scaling_factor != 1.0):
         both = [*extensions, *(["rotary_scaling_factor"] if cfg.rotary_scaling_factor != 1.0 else [])]

@@ -181,6 +181,10 @@ class HookedTransformerConfig(TransformerLensConfig):
         """The configuration with these fields; see `TransformerLensConfig.from_dict`."""
         return super().from_dict(config_dict)
 
+    def learns_positions(self) -> bool:
+        """Whether positions have embeddings, which are learned."""
+        return self.positional_embedding_type in ("standard", "shortformer")
+
     def is_layer_norm_activation(self) -> bool:
         """Whether the activation function is followed by a norm inside the MLP (solu_ln)."""
         return self.act_fn.endswith("_ln")

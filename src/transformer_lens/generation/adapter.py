@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,29 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTra
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from transformer_lens.native.frame import Frame
-from transformer_lens.native.transformer import NativeTransformer
+from transformer_lens.native.key_value_cache import LayerPast
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What continues token ids: the native transformer, or the decoder of an encoder-decoder."""
+
+    cfg: Any
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        """Token embeddings."""
+
+    def stream(self, tokens: Tensor | None, embeddings: Tensor | None, frame: Frame) -> tuple[Tensor, Tensor | None]:
+        """The stream entering the first layer, and position embeddings that go elsewhere."""
+
+    def run_blocks(
+        self, residual: Tensor, frame: Frame, position: Any = None, past_kv: Sequence[LayerPast] | None = None
+    ) -> Tensor:
+        """The stream after the last layer."""
+
+    def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
+        """The logits of the last position."""
 
 
 class _Layer:
@@ -37,7 +60,7 @@ class _Layer:
 
 
 class GenerationAdapter(PreTrainedModel, GenerationMixin):
-    """The native transformer as a transformers model without parameters of its own.
+    """A native decoder as a transformers model without parameters of its own.
 
     Args:
         model: what computes the logits; it is not registered as a submodule.
@@ -47,7 +70,7 @@ class GenerationAdapter(PreTrainedModel, GenerationMixin):
     config_class = PreTrainedConfig
     main_input_name = "input_ids"
 
-    def __init__(self, model: NativeTransformer, padded: bool):
+    def __init__(self, model: Decoder, padded: bool):
         config = PreTrainedConfig(is_encoder_decoder=False)
         config.num_hidden_layers, config.vocab_size = model.cfg.n_layers, model.cfg.d_vocab
         config.hidden_size, config.num_attention_heads = model.cfg.d_model, model.cfg.n_heads

@@ -1,6 +1,6 @@
 """Hook points: named places in a forward pass, and the module that hooks and caches them by name."""
 
-from transformer_lens.hooks.hook_point import HookPoint, LensHandle, is_live, reads_only
+from transformer_lens.hooks.hook_point import HookPoint, LensHandle, is_live, looked_at, reads_only
 from transformer_lens.hooks.names import NameDict, get_act_name
 from transformer_lens.hooks.root import HookedRootModule
 from transformer_lens.hooks.slicing import Slice, SliceInput
@@ -14,5 +14,6 @@ __all__ = [
     "SliceInput",
     "get_act_name",
     "is_live",
+    "looked_at",
     "reads_only",
 ]

@@ -1,6 +1,7 @@
 """The table of hook points: name, the bridge's name for the same place, axes, meaning, and what switches it on.
 
-`{l}` is a layer, `{e}` an expert. Documentation, short names, both spellings and the position axis all come from here.
+`{l}` is a layer, `{e}` an expert; a HookedEncoderDecoder has `encoder` and `decoder` where this says `blocks`.
+Documentation, short names, both spellings and the position axis all come from here.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _HEADS = "batch pos head d_head"
 _KV = "batch pos kv_head d_head"
 _SCORES = "batch head query key"
 _MLP = "batch pos d_mlp"
+_ENCODER = "hook_normalized_resid_post"  # blocks of BERT have it
+_TYPES = "embed.hook_token_type_embed"
 
 
 def _norm(name: str, what: str, axes: str = _D) -> tuple[HookInfo, HookInfo]:
@@ -80,7 +83,7 @@ CATALOGUE: tuple[HookInfo, ...] = (
     HookInfo("blocks.{l}.hook_attn_out", _D, "attention output after its norm, as added to the stream",
              "blocks.{l}.ln1_post.hook_out", when="ln1_post.hook_scale"),
     HookInfo("blocks.{l}.hook_resid_mid", _D, "residual stream after attention (both the MLP and the skip see an edit)",
-             "blocks.{l}.ln2.hook_in"),
+             "blocks.{l}.ln2.hook_in", unless=_ENCODER),
     HookInfo("blocks.{l}.hook_mlp_in", _D, "the MLP branch before ln2 (the skip does not see an edit)",
              "blocks.{l}.hook_mlp_in", "use_hook_mlp_in"),
     *_norm("blocks.{l}.ln2", "ln2"),
@@ -105,8 +108,45 @@ CATALOGUE: tuple[HookInfo, ...] = (
              "blocks.{l}.mlp.hook_out", unless="ln2_post.hook_scale"),
     HookInfo("blocks.{l}.hook_mlp_out", _D, "MLP output after its norm, as added to the stream",
              "blocks.{l}.ln2_post.hook_out", when="ln2_post.hook_scale"),
-    HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out"),
+    HookInfo("blocks.{l}.hook_resid_post", _D, "residual stream leaving the block", "blocks.{l}.hook_out",
+             unless=_ENCODER),
+    HookInfo("blocks.{l}.attn.rel_pos_hook", "one head query key",
+             "what relative positions add to the scores of all layers (held by the first)"),
+    HookInfo("blocks.{l}.hook_cross_attn_in", "batch pos head d_model",
+             "query input of each head of attention to the encoder, before ln2", flag="use_attn_in"),
+    *(HookInfo(f"blocks.{{l}}.cross_attn.hook_{x}", axes, f"{what} of attention to the encoder",
+               bridge and f"blocks.{{l}}.cross_attn.{bridge}", flag) for x, axes, what, bridge, flag in (
+        ("q", _HEADS, "queries", "q.hook_out", None),
+        ("k", "batch encoder_pos head d_head", "keys", "k.hook_out", None),
+        ("v", "batch encoder_pos head d_head", "values", "v.hook_out", None),
+        ("attn_scores", _SCORES, "scores, masked, before the softmax,", None, None),
+        ("pattern", _SCORES, "probabilities", None, None),
+        ("z", _HEADS, "averaged values", "o.hook_in", None),
+        ("result", "batch pos head d_model", "output of each head", "hook_result", "use_attn_result"),
+    )),
+    HookInfo("blocks.{l}.hook_cross_attn_out", _D, "output of attention to the encoder, as added to the stream",
+             "blocks.{l}.cross_attn.hook_out"),
+    HookInfo("blocks.{l}.hook_resid_mid_cross", _D,
+             "residual stream after attention to the encoder (both the MLP and the skip see an edit)",
+             "blocks.{l}.ln3.hook_in"),
+    *_norm("blocks.{l}.ln3", "ln3, before the MLP of a decoder's layer,"),
+    *_norm("encoder_final_ln", "the final norm of the encoder"),
+    *_norm("decoder_final_ln", "the final norm of the decoder"),
     *_norm("ln_final", "the final norm"),
     HookInfo("unembed.hook_in", _D, "what is unembedded"),
     HookInfo("unembed.hook_out", "batch pos d_vocab", "logits", "hook_unembed"),
+    # BERT, whose stream is normalised after each sum.
+    HookInfo("embed.hook_embed", _D, "BERT: token embeddings", "embed.hook_out", when=_TYPES),
+    HookInfo("embed.hook_pos_embed", _D, "BERT: position embeddings", "pos_embed.hook_out", when=_TYPES),
+    HookInfo(_TYPES, _D, "BERT: embeddings of token types"),
+    HookInfo("hook_full_embed", _D, "BERT: the sum of all three after its norm", "embed_ln.hook_out", when=_TYPES),
+    HookInfo("blocks.{l}.hook_resid_mid", _D, "BERT: the sum with the attention output, before ln1",
+             "blocks.{l}.ln1.hook_in", when=_ENCODER),
+    HookInfo("blocks.{l}.hook_resid_post", _D, "BERT: the sum with the MLP output, before ln2",
+             "blocks.{l}.ln2.hook_in", when=_ENCODER),
+    HookInfo("blocks.{l}.hook_normalized_resid_post", _D, "BERT: the stream leaving the block, after ln2",
+             "blocks.{l}.hook_out", when=_ENCODER),
+    *_norm("mlm_head.ln", "BERT: the norm before the unembedding"),
+    HookInfo("pooler.hook_pooler_out", "batch d_model", "BERT: what stands for the whole text"),
+    HookInfo("nsp_head.hook_nsp_out", "batch 2", "BERT: logits of whether the second text follows the first"),
 )  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from transformer_lens.hooks.hook_point import HookPoint
 from transformer_lens.hooks.interventions import Cell, Intervention, parts_of
 
 
@@ -71,3 +73,35 @@ class Place:
     def begins_with_padding(self) -> bool:
         """Whether some row does, so that its first token is not at position 0."""
         return self.mask is not None and self.mask.ndim == 2 and not bool(self.mask[:, 0].all())
+
+
+@dataclass(frozen=True, eq=False)
+class EditHook:
+    """A hook that makes an intervention in every pass of a model, wherever its tokens stand.
+
+    Attributes:
+        model: the model, which says where they stand.
+        intervention: what is changed.
+    """
+
+    model: Any
+    intervention: Intervention
+
+    def __call__(self, activation: Tensor, hook: HookPoint) -> Tensor:
+        """The activation, changed in place.
+
+        Raises:
+            ValueError: a position from the front, and some rows begin with padding.
+        """
+        change, place, prompt = self.intervention, self.model.place, self.model.prompt_length
+        numbers = [change.pos] if isinstance(change.pos, int) else change.pos
+        from_the_front = not isinstance(numbers, str) and any(number >= 0 for number in numbers or ())
+        if from_the_front and place.begins_with_padding:
+            raise ValueError(
+                f"{change.describe()}. Some rows begin with padding, so that position means another token in "
+                "each: use negative positions, which count from the end of the prompt, or run rows of one length."
+            )
+        if change.pos == "generated" and prompt is None:
+            return activation
+        change.edit(activation, place.first + activation.shape[change.position_axis], place.first, prompt)
+        return activation

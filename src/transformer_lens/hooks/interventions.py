@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,18 @@ from torch import Tensor
 
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks.names import describe
+
+
+class ByPosition(ABC):
+    """A value that is a function of the part and makes of each position what it would make of that position alone.
+
+    So a part of the positions can be run. Of any other function that is not known.
+    """
+
+    @abstractmethod
+    def __call__(self, part: Float[Tensor, "*part d"]) -> Float[Tensor, "*part d"]:
+        """The new part."""
+
 
 Value = Tensor | float | Mapping[str, Tensor] | Callable[[Tensor], Tensor] | str
 NAMED_VALUES = ("zero", "mean", "resample")

@@ -69,8 +69,11 @@ _BY_BRIDGE = {info.bridge: info for info in reversed(CATALOGUE) if info.bridge i
 _GATED = ("mlp.gate.hook_out", "mlp.in.hook_out")
 
 
+_LAYER = re.compile(r"^((encoder_)?blocks|encoder|decoder)\.\d+")
+
+
 def _template(name: str) -> str:
-    return re.sub(r"experts\.\d+", "experts.{e}", re.sub(r"^(encoder_)?blocks\.\d+", "blocks.{l}", name))
+    return re.sub(r"experts\.\d+", "experts.{e}", _LAYER.sub("blocks.{l}", name))
 
 
 @cache

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks.edits import Edit, Place
-from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, reads_only
+from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, LensHandle, reads_only
+from transformer_lens.hooks.introspection import HookIntrospectionMixin
+from transformer_lens.hooks.live import Live
 from transformer_lens.hooks.names import NameDict, describe, position_axis
 from transformer_lens.hooks.slicing import Slice, SliceInput
 
@@ -21,10 +23,11 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
 Device = torch.device | str | None
 
 
-class HookedRootModule(nn.Module):
+class HookedRootModule(HookIntrospectionMixin, nn.Module):
     """A module with HookPoints in it. Subclass it, build the module, and call `setup()` last.
 
     Attributes:
+        name: its full name inside another module that was set up; None for the outermost.
         hook_dict: full name -> HookPoint; also answers to the other spelling of a name.
         mod_dict: full name -> submodule.
         cfg: whatever configuration the model has; flags for caching everything are read from it.
@@ -46,6 +49,7 @@ class HookedRootModule(nn.Module):
         torch.Size([3, 2])
     """
 
+    name: str | None = None
     edits: tuple[Edit, ...] = ()
     place: Place = Place()
     prompt_length: int | None = None
@@ -56,6 +60,7 @@ class HookedRootModule(nn.Module):
         self.context_level = 0
         self.mod_dict: NameDict[nn.Module] = NameDict()
         self.hook_dict: NameDict[HookPoint] = NameDict()
+        self._live = Live()
 
     def setup(self) -> None:
         """Name every submodule and list the HookPoints. Call it again after replacing any of them."""
@@ -63,6 +68,10 @@ class HookedRootModule(nn.Module):
         points = {name: module for name, module in modules.items() if isinstance(module, HookPoint)}
         for name, module in modules.items():
             module.name = name
+        for point in self.hook_dict.values():
+            point.stop_announcing_to(self._live)
+        for point in points.values():
+            point.announce_to(self._live)
         aliases = self.other_spellings(list(modules))
         self.mod_dict = NameDict(modules, aliases)
         self.hook_dict = NameDict(points, aliases)
@@ -172,7 +181,7 @@ class HookedRootModule(nn.Module):
         self, direction: Direction = "both", including_permanent: bool = False, level: int | None = None
     ) -> None:
         """Remove hooks at all points (see `HookPoint.remove_hooks`)."""
-        for point in [point for point in self.hook_dict.values() if point.fwd_hooks or point.bwd_hooks]:
+        for point in self._live:
             point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def clear_contexts(self) -> None:
@@ -233,9 +242,25 @@ class HookedRootModule(nn.Module):
                 self._keep_hooks_of(level)
             self.context_level -= 1
 
+    @contextmanager
+    def without_hooks(self, kind: type = object) -> Iterator[Self]:
+        """The model without its forward hooks (those of one class), permanent ones too, while this lasts."""
+        taken = [(point, point.fwd_hooks) for point in self._live]
+        try:
+            for point, hooks in taken:
+                point.keep("fwd", [handle for handle in hooks if not isinstance(handle.user_hook, kind)])
+            yield self
+        finally:
+            for point, hooks in taken:
+                point.keep("fwd", hooks)
+
+    def forward_hooks(self) -> list[LensHandle]:
+        """The forward hooks that are there now; at each point in the order in which they run."""
+        return [handle for point in self._live for handle in point.fwd_hooks]
+
     def _keep_hooks_of(self, level: int) -> None:
         # They belong to no context any more, so that a later one of the same level leaves them alone.
-        for point in self.hook_dict.values():
+        for point in self._live:
             for handle in (*point.fwd_hooks, *point.bwd_hooks):
                 if handle.context_level == level:
                     handle.context_level = None

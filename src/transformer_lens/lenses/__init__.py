@@ -11,7 +11,20 @@ from transformer_lens.lenses.directions import (
 )
 from transformer_lens.lenses.head_detector import detect_head
 from transformer_lens.lenses.ioi_heads import IOIPrompts, IOIScores, ioi_scores
-from transformer_lens.lenses.jacobian import JacobianLens, jacobian_lens, logit_derivative
+from transformer_lens.lenses.jacobian import (
+    CoordinatePatch,
+    JacobianLens,
+    JacobianLensReadout,
+    JSpaceDecomposition,
+    JSpaceOccupancy,
+    JSpaceVarianceProfile,
+    estimate_occupancy,
+    get_sparse_decomposition,
+    jacobian_lens,
+    logit_derivative,
+    solve_coordinate_patch,
+    solve_coordinate_patch_positions,
+)
 from transformer_lens.lenses.logit_lens import LogitLens, logit_lens
 from transformer_lens.lenses.patchscope import Patchscope, patchscope
 from transformer_lens.lenses.readout import logit_readout
@@ -19,11 +32,16 @@ from transformer_lens.lenses.sources import SourceAttribution, source_attributio
 from transformer_lens.lenses.tuned_lens import TunedLens, TunedLensOptions, mean_kl, train_tuned_lens
 
 __all__ = [
+    "CoordinatePatch",
     "DirectLogitAttribution",
     "HeadScores",
     "IOIPrompts",
     "IOIScores",
+    "JSpaceDecomposition",
+    "JSpaceOccupancy",
+    "JSpaceVarianceProfile",
     "JacobianLens",
+    "JacobianLensReadout",
     "LogitLens",
     "Patchscope",
     "SingularDirections",
@@ -34,6 +52,8 @@ __all__ = [
     "copying_scores",
     "detect_head",
     "direct_logit_attribution",
+    "estimate_occupancy",
+    "get_sparse_decomposition",
     "head_attribution",
     "head_scores",
     "ioi_scores",
@@ -47,6 +67,8 @@ __all__ = [
     "patchscope",
     "read_directions",
     "singular_directions",
+    "solve_coordinate_patch",
+    "solve_coordinate_patch_positions",
     "source_attribution",
     "train_tuned_lens",
 ]

@@ -58,16 +58,13 @@ def detect_head(
         (0, 0)
     """
     chosen = _chosen(heads, model.cfg.n_layers, model.cfg.n_heads)
+    measured: Any = {
+        "exclude_bos": exclude_bos, "exclude_current_token": exclude_current_token, "error_measure": error_measure,
+    }  # fmt: skip
     if not isinstance(seq, str):
         if cache is not None:
             raise ValueError("A cache is of one run; with several texts let the model run them.")
-        each = [
-            detect_head(
-                model, text, detection_pattern, heads, exclude_bos=exclude_bos,
-                exclude_current_token=exclude_current_token, error_measure=error_measure,
-            )
-            for text in seq
-        ]  # fmt: skip
+        each = [detect_head(model, text, detection_pattern, heads, **measured) for text in seq]
         return torch.stack(each).mean(0)
     tokens = model.to_tokens(seq, truncate=False)
     length = tokens.shape[1]
@@ -81,13 +78,8 @@ def detect_head(
     scores = torch.full((model.cfg.n_layers, model.cfg.n_heads), -1.0)
     for layer, head in chosen:
         attention = cache["pattern", layer]
-        scores[layer, head] = compute_head_attention_similarity_score(
-            attention[(0, head) if cache.has_batch_dim else head],
-            wanted,
-            exclude_bos=exclude_bos,
-            exclude_current_token=exclude_current_token,
-            error_measure=error_measure,
-        )
+        pattern = attention[(0, head) if cache.has_batch_dim else head]
+        scores[layer, head] = compute_head_attention_similarity_score(pattern, wanted, **measured)
     return scores
 
 

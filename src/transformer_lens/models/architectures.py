@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import transformers
@@ -20,6 +21,61 @@ AUDIO: tuple[Table, ...] = (
     modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 )
+VISION: tuple[Table, ...] = (modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,)
+SEQ2SEQ: tuple[Table, ...] = (
+    modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+)
+# The words for kinds of models, in the order in which a class that is of several is told.
+KINDS: dict[str, tuple[Table, ...]] = {
+    "multimodal": MULTIMODAL,
+    "seq2seq": SEQ2SEQ,
+    "masked_lm": MASKED,
+    "audio": AUDIO,
+    "vision": VISION,
+}
+# Kinds to which the bare model of a type belongs too (HubertModel), as it has no other use.
+BARE = ("audio", "vision")
+
+
+def classify_architecture(architecture: str) -> str:
+    """What a class of transformers' is: "seq2seq", "masked_lm", "multimodal", "audio", "vision" or "causal_lm".
+
+    What none of its tables names counts as "causal_lm". Costs no network: the tables say it.
+
+    Example:
+        >>> classify_architecture("BertForMaskedLM"), classify_architecture("GPT2LMHeadModel")
+        ('masked_lm', 'causal_lm')
+    """
+    return next((kind for kind in KINDS if architecture in _classes(kind)), "causal_lm")
+
+
+def classify_model_config(config: Any) -> str:
+    """What a model of this configuration is, in the words of `classify_architecture`.
+
+    With encoder and decoder it is "seq2seq"; else the first of its classes that is no "causal_lm" decides.
+
+    Example:
+        >>> classify_model_config(transformers.T5Config()), classify_model_config(transformers.GPT2Config())
+        ('seq2seq', 'causal_lm')
+    """
+    if config.to_dict().get("is_encoder_decoder", False):
+        return "seq2seq"
+    kinds = [classify_architecture(name) for name in get_architectures_for_config(config)]
+    return next((kind for kind in kinds if kind != "causal_lm"), "causal_lm")
+
+
+def classify_model_name(model_name: str, trust_remote_code: bool = False, token: str | None = None) -> str:
+    """What the model of this name is, in the words of `classify_architecture`. Arguments as below.
+
+    Raises:
+        OSError: there is no such model, or the hub cannot be reached.
+
+    Example:
+        >>> classify_model_name("demo")
+        'causal_lm'
+    """
+    return classify_model_config(_config(model_name, trust_remote_code, token))
 
 
 def get_architectures_for_config(config: Any) -> list[str]:
@@ -83,6 +139,18 @@ def _config(model_name: str, trust_remote_code: bool, token: str | None) -> Any:
 
 
 def _is_one_of(config: Any, tables: tuple[Table, ...]) -> bool:
+    return bool(_named(tables) & set(get_architectures_for_config(config)))
+
+
+def _named(tables: tuple[Table, ...]) -> set[str]:
     classes = [kind for table in tables for kind in table.values()]
-    known = {name for kind in classes for name in ([kind] if isinstance(kind, str) else kind)}
-    return bool(known & set(get_architectures_for_config(config)))
+    return {name for kind in classes for name in ([kind] if isinstance(kind, str) else kind)}
+
+
+@cache
+def _classes(kind: str) -> set[str]:
+    types = {name for table in KINDS[kind] for name in table} if kind in BARE else set()
+    bare = {
+        name: modeling_auto.MODEL_MAPPING_NAMES[name] for name in types if name in modeling_auto.MODEL_MAPPING_NAMES
+    }
+    return _named((*KINDS[kind], bare))

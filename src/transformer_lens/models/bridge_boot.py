@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
 from transformer_lens.config import TransformerBridgeConfig, default_device
+from transformer_lens.config.placement import resolve_device_map
 from transformer_lens.errors import ConfigurationError
+from transformer_lens.models.description import describe
 from transformer_lens.models.huggingface import config_of_model
 from transformer_lens.models.kinds import auto_class
+from transformer_lens.models.lenient_loading import autoconfig_with_remote_post_init_compat
 from transformer_lens.models.loading import TOKENIZER_FILES, find
 from transformer_lens.models.request import HUB, Request
 from transformer_lens.specs import HFConfig, Spec, UnsupportedModelError, find_spec
@@ -36,7 +38,6 @@ FOR_LOADING = (
     "hf_config_overrides", "model_class", "revision", "code_revision", "checkpoint_index", "checkpoint_value",
     "device_map", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
-SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def boot(name: str, request: BootRequest) -> Booted:
         model, tokenizer = _load(folder, request), request.tokenizer
         if tokenizer is None and any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir()):
             tokenizer = load_tokenizer(folder, trust_remote_code=request.trust_remote_code)
-    return Booted(model, anatomy_of(model, Path(name).name, request.n_ctx), tokenizer)
+    anatomy = anatomy_of(model, Path(name).name, request.n_ctx)
+    describe(anatomy.cfg, model, anatomy)
+    return Booted(model, anatomy, tokenizer)
 
 
 def _given(request: BootRequest, model: Any) -> PreTrainedModel:
@@ -129,7 +132,7 @@ def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
         if not request.trust_remote_code:
             raise ConfigurationError("code_revision has no effect without trust_remote_code=True.")
         local["code_revision"] = request.code_revision
-    config = transformers.AutoConfig.from_pretrained(str(folder), **local, **(request.hf_config_overrides or {}))
+    config = autoconfig_with_remote_post_init_compat(str(folder), **local, **(request.hf_config_overrides or {}))
     kind = request.model_class or auto_class(config)
     dtype = {} if request.dtype is None else {"dtype": request.dtype}
     further = {name: value for name, value in request.further.items() if name not in HUB}
@@ -150,19 +153,11 @@ def _load(folder: Path, request: BootRequest) -> PreTrainedModel:
 
 def _spread(request: BootRequest) -> dict[str, Any]:
     """Arguments of transformers' from_pretrained that say where the layers go."""
-    spread = {name: getattr(request, name) for name in SPREAD if getattr(request, name) is not None}
-    if request.n_devices is not None and request.n_devices > 1:
-        if "device_map" in spread or "max_memory" in spread:
-            raise ConfigurationError("n_devices and device_map or max_memory both say where the model goes; give one.")
-        there = torch.cuda.device_count()
-        if request.n_devices > there:
-            raise ConfigurationError(f"n_devices={request.n_devices}, and there are {there} CUDA devices here.")
-        free = {device: torch.cuda.mem_get_info(device)[0] for device in range(request.n_devices)}
-        spread |= {"device_map": "balanced", "max_memory": free}
-    if "device_map" in spread and request.device is not None:
-        raise ConfigurationError(
-            "device and device_map (or n_devices) both say where the model goes; give one of them."
-        )
+    device_map, max_memory = resolve_device_map(
+        request.n_devices, request.device_map, request.device, request.max_memory
+    )
+    given = {"device_map": device_map, "max_memory": max_memory, "offload_folder": request.offload_folder}
+    spread = {name: value for name, value in given.items() if value is not None}
     if "device_map" not in spread and spread:
         raise ConfigurationError(f"{', '.join(spread)} has no effect without device_map.")
     return spread

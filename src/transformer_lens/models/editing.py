@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from torch import Tensor
-
-from transformer_lens.hooks import HookedRootModule, HookPoint, LensHandle
-from transformer_lens.hooks.edits import Edit
-from transformer_lens.hooks.interventions import Cell, Intervention
+from transformer_lens.hooks import HookedRootModule, LensHandle
+from transformer_lens.hooks.edits import Edit, EditHook
+from transformer_lens.hooks.interventions import Cell
 
 
 class Editing(HookedRootModule):
@@ -84,7 +82,7 @@ class Edited:
         model = self.model
         try:
             for intervention, names in self._planned:
-                change = _changing(model, intervention)
+                change = EditHook(model, intervention)
                 for full in names:
                     point = model.hook_dict[full]
                     model.check_hooks_to_add(point, full, change, is_permanent=True)
@@ -106,23 +104,3 @@ class Edited:
         for handle in self._handles:
             handle.hook.remove()
         self._handles.clear()
-
-
-def _changing(model: Any, intervention: Intervention) -> Callable[..., Tensor]:
-    numbers = [intervention.pos] if isinstance(intervention.pos, int) else intervention.pos
-    from_the_front = not isinstance(numbers, str) and any(number >= 0 for number in numbers or ())
-
-    def change(activation: Tensor, hook: HookPoint) -> Tensor:
-        place, prompt = model.place, model.prompt_length
-        if from_the_front and place.begins_with_padding:
-            raise ValueError(
-                f"{intervention.describe()}. Some rows begin with padding, so that position means another token in "
-                "each: use negative positions, which count from the end of the prompt, or run rows of one length."
-            )
-        if intervention.pos == "generated" and prompt is None:
-            return activation
-        end = place.first + activation.shape[intervention.position_axis]
-        intervention.edit(activation, end, place.first, prompt)
-        return activation
-
-    return change

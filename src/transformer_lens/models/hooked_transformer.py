@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from copy import copy
-from importlib import import_module
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,17 +12,16 @@ from torch import Tensor
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.models.editing import Editing
 from transformer_lens.models.generating import Generating
+from transformer_lens.models.moving import Moving
 from transformer_lens.models.pretrained import Pretrained
 from transformer_lens.models.processing import WeightProcessing
 from transformer_lens.models.running import Output, Running
-from transformer_lens.models.text_methods import Text
+from transformer_lens.models.text_methods import Text, make_codec
 from transformer_lens.models.training_text import TrainingText
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import TransformerLensKeyValueCache, get_pos_offset
 from transformer_lens.native.transformer import NativeTransformer
-from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tokenizer
-
-log = logging.getLogger(__name__)
+from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, Tokenizer
 
 Tokens = Int[Tensor, "batch pos"]
 
@@ -39,7 +36,9 @@ class Start(NamedTuple):
     frame: Frame
 
 
-class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer):
+class HookedTransformer(
+    Moving, Running, TrainingText, Generating, Editing, WeightProcessing, Pretrained, NativeTransformer
+):
     """A decoder-only transformer with a hook point at every step.
 
     Args:
@@ -64,21 +63,7 @@ class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProces
         default_padding_side: PaddingSide | None = None,
     ):
         cfg = copy(HookedTransformerConfig.unwrap(cfg))
-        if tokenizer is None and cfg.tokenizer_name is not None:
-            tokenizer = import_module("transformer_lens.text.loading").load_tokenizer(
-                cfg.tokenizer_name, trust_remote_code=cfg.trust_remote_code
-            )
-        codec = TextCodec(
-            tokenizer,
-            n_ctx=cfg.n_ctx,
-            default_prepend_bos=cfg.default_prepend_bos,
-            default_padding_side=default_padding_side,
-        )
-        if tokenizer is not None and cfg.d_vocab == -1:
-            cfg.d_vocab = codec.d_vocab
-            cfg.d_vocab_out = codec.d_vocab if cfg.d_vocab_out == -1 else cfg.d_vocab_out
-        if tokenizer is not None:
-            cfg.tokenizer_prepends_bos = bool(codec.frame.prefix)
+        codec = make_codec(cfg, tokenizer, cfg.default_prepend_bos, default_padding_side)
         super().__init__(cfg)
         self.codec = codec
         if move_to_device:
@@ -256,50 +241,17 @@ class HookedTransformer(Running, TrainingText, Generating, Editing, WeightProces
     def move_model_modules_to_device(self) -> None:
         """Put the model on cfg.device; with cfg.n_devices > 1, its layers one after another over that many devices."""
         if self.cfg.n_devices == 1:
-            super().to(self.cfg.device)
+            super().move_model_modules_to_device()
             return
         first = torch.device("cuda", 0)
         self.embed.to(first)
-        if hasattr(self, "pos_embed"):
+        if self.cfg.learns_positions():
             self.pos_embed.to(first)
         for layer, block in enumerate(self.blocks):
             block.to(torch.device("cuda", layer * self.cfg.n_devices // self.cfg.n_layers))
         last = torch.device("cuda", self.cfg.n_devices - 1)
         self.ln_final.to(last)
         self.unembed.to(last)
-
-    def to(  # type: ignore[override]
-        self, device_or_dtype: Any = None, *args: Any, print_details: bool = True, **kwargs: Any
-    ) -> Self:
-        """This model, moved to a device or cast to a dtype; cfg says so too."""
-        if len(args) == 1 and isinstance(args[0], bool):
-            print_details, args = args[0], ()
-        given = () if device_or_dtype is None else (device_or_dtype, *args)
-        super().to(*given, **kwargs)
-        weight = self.W_E
-        if print_details and (str(weight.device) != self.cfg.device or weight.dtype != self.cfg.dtype):
-            log.info("The model is now %s on %s.", weight.dtype, weight.device)
-        self.cfg.device, self.cfg.dtype = str(weight.device), weight.dtype
-        return self
-
-    def cuda(self, device: int | torch.device | None = None) -> Self:
-        """This model, on a CUDA device."""
-        return self.to(
-            "cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device
-        )
-
-    def cpu(self) -> Self:
-        """This model, on the CPU."""
-        return self.to("cpu")
-
-    def mps(self) -> Self:
-        """This model, on Apple's MPS."""
-        return self.to("mps")
-
-    @property
-    def n_params_total(self) -> int:
-        """How many numbers the model holds, embeddings, norms and biases included."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def _pads_only_at_the_end(mask: Int[Tensor, "batch pos"]) -> bool:

@@ -1,32 +1,21 @@
-"""`from_pretrained` and the way back: the thin faces of loading and saving."""
+"""`from_pretrained`: the thin face of loading."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 
 from transformer_lens import models
-from transformer_lens.config import HookedTransformerConfig
-from transformer_lens.models.origin import Origin
 from transformer_lens.models.request import Request
-
-if TYPE_CHECKING:
-    import transformers
+from transformer_lens.models.storable import Storable
 
 
-class Pretrained:
-    """Loading a model by name, from a folder or from a transformers model.
+class Pretrained(Storable):
+    """Loading a model by name, from a folder or from a transformers model."""
 
-    Attributes:
-        origin: where the weights came from; None for a model made from a configuration.
-    """
-
-    origin: Origin | None = None
-    cfg: HookedTransformerConfig
-    state_dict: Any
-    tokenizer: Any
+    holder = "HookedTransformer"
 
     @classmethod
     def from_pretrained(
@@ -142,41 +131,3 @@ class Pretrained:
             default_padding_side=default_padding_side,
             **from_pretrained_kwargs,
         )
-
-    def to_hf(self) -> transformers.PreTrainedModel:
-        """A transformers model that computes what this one computes now, with weights of its own.
-
-        Unprocessed and unedited weights come back bit for bit; processed or edited ones give the same
-        log-probabilities.
-
-        Raises:
-            NotRepresentableError: the model was not loaded by `from_pretrained`, or the HuggingFace architecture lacks
-                a bias that weight processing has made.
-
-        Example:
-            Ablate a head, and go on in transformers.
-
-            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
-            >>> model = HookedTransformer.from_pretrained("demo", device="cpu")
-            >>> model.blocks[0].attn.W_O.data[1] = 0
-            >>> type(model.to_hf()).__name__
-            'GPT2LMHeadModel'
-        """
-        return models.to_hf(self.state_dict(), self.cfg, self.origin)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write the model (see `to_hf`) and its tokenizer into a folder: config.json, safetensors, tokenizer.
-
-        `AutoModelForCausalLM.from_pretrained`, `from_pretrained` here and every tool that reads HuggingFace folders
-        load it.
-
-        Example:
-            >>> import tempfile
-            >>> from transformer_lens.models.hooked_transformer import HookedTransformer
-            >>> model = HookedTransformer.from_pretrained("demo", device="cpu")
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     model.save_pretrained(folder)
-            ...     HookedTransformer.from_pretrained(folder, device="cpu").cfg.n_layers
-            4
-        """
-        models.save_pretrained(self.to_hf(), self.tokenizer, save_directory)

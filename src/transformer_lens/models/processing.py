@@ -13,7 +13,7 @@ from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import nearest
 from transformer_lens.hooks import HookedRootModule
 from transformer_lens.native.norms import Norm, folded
-from transformer_lens.native.transformer import OLD_BUFFERS
+from transformer_lens.native.state_dicts import OLD_BUFFERS
 from transformer_lens.weights import processing
 from transformer_lens.weights.matrix_index import WeightsError
 from transformer_lens.weights.processing.projection import project_out_of_writing, refuse_norms_after
@@ -93,7 +93,7 @@ class WeightProcessing(HookedRootModule):
             True
         """
         given = {name: value for name, value in state_dict.items() if not name.endswith(OLD_BUFFERS)}
-        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        if not self.cfg.learns_positions():
             given.pop("pos_embed.W_pos", None)  # 3.x kept one beside alibi, unread
         refused = processing.refusals(given, self.cfg).get("fold_ln") if fold_ln else "fold_ln=False"
         _check_fit(given, _parameters(self) | _buffers(self), refused)

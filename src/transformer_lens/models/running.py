@@ -1,16 +1,15 @@
-"""What both hosts do around a forward pass: text to ids and masks, the loss, and the cache as an ActivationCache."""
+"""What both hosts do around a forward pass: text to ids and masks, and the loss."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lens.cache.activation_cache import ActivationCache
-from transformer_lens.hooks import HookedRootModule
+from transformer_lens.models.caching import Caching
 from transformer_lens.models.loss import lm_cross_entropy_loss
 from transformer_lens.models.text_methods import Text, TextMethods
 from transformer_lens.text import PaddingSide
@@ -25,8 +24,8 @@ class Output(NamedTuple):
     loss: Loss
 
 
-class Running(TextMethods, HookedRootModule):
-    """`run_with_cache` and `loss_fn`, and how inputs are read."""
+class Running(TextMethods, Caching):
+    """`loss_fn`, and how inputs are read."""
 
     @property
     @abstractmethod
@@ -93,20 +92,3 @@ class Running(TextMethods, HookedRootModule):
     ) -> Loss:
         """Next-token cross-entropy in nats. See `lm_cross_entropy_loss`."""
         return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
-
-    def run_with_cache(
-        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
-    ) -> tuple[Any, Any]:
-        """What the model returns, and its activations as an ActivationCache (or a plain dict).
-
-        Args:
-            model_args: as for `forward`.
-            return_cache_object: False gives a plain dict.
-            remove_batch_dim: drop the batch axis, which must be 1.
-            kwargs: arguments of `forward` and of `HookedRootModule.run_with_cache` (names_filter, device, pos_slice,
-                incl_bwd, …).
-        """
-        output, store = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
-        if not return_cache_object:
-            return output, store
-        return output, ActivationCache(store, self, has_batch_dim=not remove_batch_dim)

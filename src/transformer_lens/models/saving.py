@@ -51,14 +51,17 @@ def to_hf(
         raise NotRepresentableError(NO_ORIGIN)
     spec = origin.spec
     if spec.architecture is None:
-        raise NotRepresentableError(f"transformers has no model class for {spec.name}.")
+        what = " with the heads that its checkpoint holds" if spec.classes else ""
+        raise NotRepresentableError(f"transformers has no model class for {spec.name}{what}.")
     state = _with_folded_norms(state, cfg, spec)
     layers = cfg.n_layers
     plan = Plan(spec, HFConfig(origin.hf_config), origin.sizes, layers, origin.tied, origin.kept)
-    if "pos_embed.W_pos" in state:
-        plan = replace(plan, sizes={**plan.sizes, "pos": state["pos_embed.W_pos"].shape[0]})
+    if W_pos := next((name for name in state if name.endswith("pos_embed.W_pos")), None):
+        plan = replace(plan, sizes={**plan.sizes, "pos": state[W_pos].shape[0]})
     shared = _shared_embedding(plan, state) if plan.tied else None
-    plan = replace(plan, tied=shared is not None)
+    now_tied = shared is not None
+    config = HFConfig({**origin.hf_config, "tie_word_embeddings": now_tied})
+    plan = replace(plan, tied=now_tied, config=config)
     places = _names(plan)
     one_norm = any(weight.copies for weight in spec.weights_for(plan.config))
     state = absorb(state, places, cfg, one_norm=one_norm)
@@ -72,7 +75,7 @@ def to_hf(
 def _with_folded_norms(state: dict[str, Tensor], cfg: HookedTransformerConfig, spec: Spec) -> dict[str, Tensor]:
     """Norms that were folded away read as ones and zeros."""
     filled = dict(state)
-    ones = state["embed.W_E"].new_ones(cfg.d_model)
+    ones = next(iter(state.values())).new_ones(cfg.d_model)
     for weight in spec.weights:
         for template in (*(part.ours for part in weight.parts), *weight.copies):
             if template.endswith((".w", ".b")) and ".attn." not in template:
@@ -136,6 +139,9 @@ def _build(
             f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}."
         )
     model.tie_weights()
+    # NOTE: transformers 5 ties T5's embeddings whatever its configuration says.
+    untied = {weight.hf: own[weight.hf] for weight in plan.spec.weights if weight.tied and not plan.tied}
+    model.load_state_dict(untied, strict=False, assign=True)
     return model.eval()
 
 
@@ -146,6 +152,8 @@ def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict
     whole, layers = plan.sizes["layer"], plan.layers
     if layers < whole:
         fields[plan.spec.same["n_layers"]] = layers
+        if "num_decoder_layers" in fields:  # T5 counts its encoder and its decoder
+            fields["num_decoder_layers"] = layers
         for name, value in fields.items():
             if isinstance(value, list) and len(value) == whole:
                 fields[name] = value[:layers]

@@ -12,7 +12,9 @@ from transformer_lens.specs import UnsupportedModelError, find_spec
 from transformer_lens.specs.listing import names_of
 from transformer_lens.specs.names import official_names
 from transformer_lens.specs.reading import HFConfig
-from transformer_lens.specs.table import FAMILIES
+from transformer_lens.specs.table import ENCODERS, FAMILIES
+
+ALL = (*FAMILIES, *ENCODERS)
 
 
 def list_supported_models(architecture: str | None = None, verified_only: bool = False) -> list[str]:
@@ -29,7 +31,7 @@ def list_supported_models(architecture: str | None = None, verified_only: bool =
         >>> list_supported_models("GPTJForCausalLM")
         ['EleutherAI/gpt-j-6B']
     """
-    by_architecture = {spec.architecture: spec for spec in FAMILIES if spec.architecture is not None}
+    by_architecture = {spec.architecture: spec for spec in ALL if spec.architecture is not None}
     if architecture is not None and architecture not in by_architecture:
         raise UnsupportedModelError(
             f"No official name is of architecture {architecture!r}.{nearest(architecture, by_architecture)} "
@@ -37,7 +39,7 @@ def list_supported_models(architecture: str | None = None, verified_only: bool =
         )
     if architecture is None and not verified_only:
         return list(official_names())
-    specs = [spec for spec in FAMILIES if architecture in (None, spec.architecture)]
+    specs = [spec for spec in ALL if architecture in (None, spec.architecture)]
     wanted = {name for spec in specs for name in names_of(spec)}
     return [name for name in official_names() if name in wanted]
 

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec, Tokenizer
 
 Text = str | Sequence[str]
+
+
+def make_codec(
+    cfg: HookedTransformerConfig,
+    tokenizer: Tokenizer | None,
+    prepend_bos: bool | None,
+    padding_side: PaddingSide | None = None,
+) -> TextCodec:
+    """The codec of a model over this tokenizer, or over the one that cfg.tokenizer_name names.
+
+    What the configuration leaves to the tokenizer (d_vocab) is written into it.
+
+    Args:
+        cfg: the model's own configuration.
+        tokenizer: a tokenizer, if one is given.
+        prepend_bos: whether rows begin with BOS where a call does not say; None: as the tokenizer does by itself.
+        padding_side: where batches are padded; None: where the tokenizer says.
+    """
+    if tokenizer is None and cfg.tokenizer_name is not None:
+        tokenizer = import_module("transformer_lens.text.loading").load_tokenizer(
+            cfg.tokenizer_name, trust_remote_code=cfg.trust_remote_code
+        )
+    codec = TextCodec(tokenizer, n_ctx=cfg.n_ctx, default_prepend_bos=prepend_bos, default_padding_side=padding_side)
+    if tokenizer is not None:
+        if cfg.d_vocab == -1:
+            cfg.d_vocab = codec.d_vocab
+            cfg.d_vocab_out = codec.d_vocab if cfg.d_vocab_out == -1 else cfg.d_vocab_out
+        cfg.tokenizer_prepends_bos = bool(codec.frame.prefix)
+    return codec
 
 
 class TextMethods:

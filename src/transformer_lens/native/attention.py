@@ -90,20 +90,23 @@ class Attention(nn.Module):
     def forward(
         self,
         query_input: Float[Tensor, "batch pos *head d_model"],
-        key_input: Float[Tensor, "batch pos *key_head d_model"],
-        value_input: Float[Tensor, "batch pos *value_head d_model"],
+        key_input: Float[Tensor, "batch new_key *key_head d_model"],
+        value_input: Float[Tensor, "batch new_key *value_head d_model"],
         past_kv_cache_entry: LayerPast | None = None,
         additive_attention_mask: Float[Tensor, "batch 1 1 key"] | None = None,
         attention_mask: Int[Tensor, "batch key"] | None = None,
+        position_bias: Float[Tensor, "_ head pos key"] | None = None,
         frame: Frame | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The attention output; inputs are normalised streams, shared by the heads or one per head.
 
         Args:
-            query_input, key_input, value_input: [batch, pos, d_model], or one for each head before d_model.
+            query_input, key_input, value_input: [batch, pos, d_model], or one for each head before d_model; keys and
+                values may be of another stream, with positions of its own.
             past_kv_cache_entry: keys and values of earlier tokens, extended by these.
             additive_attention_mask: added to the scores.
             attention_mask: 1 for tokens, 0 for padding, over cached and new tokens.
+            position_bias: added to the scores too (T5's relative positions).
             frame: positions and masks of the whole pass, where a model computes them once for all layers.
         """
         if frame is None:
@@ -127,12 +130,17 @@ class Attention(nn.Module):
             q, k = self.hook_rot_q(q), self.hook_rot_k(k)
         if past_kv_cache_entry is not None:
             k, v = past_kv_cache_entry.append(k, v)
-        z = self.hook_z(self._mix(q, k, v, frame, additive_attention_mask))
+        z = self.hook_z(self._mix(q, k, v, frame, _sum(additive_attention_mask, position_bias)))
         if not is_live(self.hook_result):
             return project_out(z, self.W_O, self.b_O)
         result = self.hook_result(torch.einsum("bphk,hkd->bphd", z, self.W_O))
         summed: Tensor = result.sum(-2) + self.b_O
         return summed
+
+    @property
+    def causal(self) -> bool:
+        """Whether a query sees no later keys."""
+        return self.cfg.attention_dir == "causal"
 
     @property
     def scale(self) -> float:
@@ -153,7 +161,7 @@ class Attention(nn.Module):
         looked_at = is_live(self.hook_attn_scores) or is_live(self.hook_pattern)
         if looked_at or self.cfg.attn_scores_soft_cap > 0 or self.cfg.use_attention_sinks:
             return self._mix_in_the_open(q, k, v, bias, frame).transpose(1, 2)
-        n_query, causal = q.shape[2], self.cfg.attention_dir == "causal"
+        n_query, causal = q.shape[2], self.causal
         plain = causal and bias is None and n_query > 1 and frame.is_plain_causal(n_query, self.window)
         mask = None if plain else _sum(bias, frame.mask(n_query, causal, self.window, q.dtype))
         z = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain, scale=1 / self.scale)
@@ -165,7 +173,7 @@ class Attention(nn.Module):
         if q.dtype in _NARROW:
             q, k = q.float(), k.float()
         scores = apply_softcap((q / self.scale) @ k.transpose(-1, -2), self.cfg.attn_scores_soft_cap)
-        mask = frame.mask(q.shape[2], self.cfg.attention_dir == "causal", self.window, scores.dtype)
+        mask = frame.mask(q.shape[2], self.causal, self.window, scores.dtype)
         hidden = _sum(bias, mask)
         if hidden is not None:
             scores += hidden  # in place: nobody else has seen these scores yet

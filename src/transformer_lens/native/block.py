@@ -15,7 +15,54 @@ from transformer_lens.native.mlp import make_mlp
 from transformer_lens.native.norms import make_norm
 
 
-class TransformerBlock(nn.Module):
+class AttentionInputs(nn.Module):
+    """A layer whose attention can be given an input for each head, or one for each of queries, keys and values."""
+
+    cfg: HookedTransformerConfig
+    attn: Attention
+    block_index: int
+
+    def make_input_points(self) -> None:
+        """Make the four hook points."""
+        self.hook_attn_in = HookPoint()  # [batch, pos, head, d_model]
+        self.hook_q_input = HookPoint()  # [batch, pos, head, d_model]
+        self.hook_k_input = HookPoint()  # [batch, pos, kv_head, d_model]
+        self.hook_v_input = HookPoint()  # [batch, pos, kv_head, d_model]
+
+    def attention_inputs(self, stream: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
+        """What queries, keys and values are made of: the stream, or copies of it for each head where one is hooked.
+
+        Raises:
+            HookConflictError: one input for all three is hooked, and one for each; or key heads are shared.
+        """
+        split = [is_live(self.hook_q_input), is_live(self.hook_k_input), is_live(self.hook_v_input)]
+        if is_live(self.hook_attn_in):
+            n_heads, n_key_heads = self.cfg.n_heads, self.attn.n_key_heads
+            if any(split):
+                raise HookConflictError(
+                    f"hook_attn_in cannot be hooked together with hook_q_input, hook_k_input or hook_v_input at layer "
+                    f"{self.block_index}: one input for all three, or one for each."
+                )
+            shared = self.hook_attn_in(for_each_head(stream, n_heads))
+            if n_key_heads != n_heads:
+                raise HookConflictError(
+                    f"hook_attn_in gives each of {n_heads} heads its own input, but {n_key_heads} key heads are shared "
+                    "at this layer: hook hook_q_input, hook_k_input and hook_v_input, or call "
+                    "set_ungroup_grouped_query_attention(True)."
+                )
+            return shared, shared, shared
+        if not any(split):
+            return stream, stream, stream
+        points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
+        counts = (self.cfg.n_heads, self.attn.n_key_heads, self.attn.n_key_heads)
+        query, key, value = (
+            point(for_each_head(stream, count)) if live else stream
+            for point, count, live in zip(points, counts, split, strict=True)
+        )
+        return query, key, value
+
+
+class TransformerBlock(AttentionInputs):
     """Attention and MLP around a residual stream: in sequence, in parallel, or attention only."""
 
     def __init__(self, cfg: HookedTransformerConfig, block_index: int):
@@ -28,10 +75,7 @@ class TransformerBlock(nn.Module):
         kind = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
         self.attn = kind(cfg, attn_type, block_index)
         self.hook_resid_pre = HookPoint()  # [batch, pos, d_model]
-        self.hook_attn_in = HookPoint()  # [batch, pos, head, d_model]
-        self.hook_q_input = HookPoint()  # [batch, pos, head, d_model]
-        self.hook_k_input = HookPoint()  # [batch, pos, kv_head, d_model]
-        self.hook_v_input = HookPoint()  # [batch, pos, kv_head, d_model]
+        self.make_input_points()
         self.hook_attn_out = HookPoint()  # [batch, pos, d_model]
         self.hook_resid_post = HookPoint()  # [batch, pos, d_model]
         self.ln1_post = make_norm(cfg, after=True) if after else None
@@ -63,7 +107,7 @@ class TransformerBlock(nn.Module):
             frame: positions and masks of the whole pass, where a model computes them once for all layers.
         """
         resid_pre = self.hook_resid_pre(resid_pre)
-        query, key, value = self._attention_inputs(resid_pre, shortformer_pos_embed)
+        query, key, value = self._normalized(self.attention_inputs(resid_pre), shortformer_pos_embed)
         attn_out = self.attn(
             query,
             key,
@@ -91,46 +135,24 @@ class TransformerBlock(nn.Module):
         mlp_out = self.mlp(normalized_resid)
         return mlp_out if self.ln2_post is None else self.ln2_post(mlp_out)  # type: ignore[no-any-return]
 
-    def _attention_inputs(self, resid_pre: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        split = [is_live(self.hook_q_input), is_live(self.hook_k_input), is_live(self.hook_v_input)]
-        if is_live(self.hook_attn_in):
-            if any(split):
-                raise HookConflictError(
-                    f"hook_attn_in cannot be hooked together with hook_q_input, hook_k_input or hook_v_input at layer "
-                    f"{self.block_index}: one input for all three, or one for each."
-                )
-            n_heads, n_key_heads = self.cfg.n_heads, self.attn.n_key_heads
-            shared = self.hook_attn_in(_for_each_head(resid_pre, n_heads))
-            if n_key_heads != n_heads:
-                raise HookConflictError(
-                    f"hook_attn_in gives each of {n_heads} heads its own input, but {n_key_heads} key heads are shared "
-                    "at this layer: hook hook_q_input, hook_k_input and hook_v_input, or call "
-                    "set_ungroup_grouped_query_attention(True)."
-                )
-            return self._normalized((shared, shared, shared), position)
-        if not any(split):
-            return self._normalized((resid_pre, resid_pre, resid_pre), position)
-        points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
-        counts = (self.cfg.n_heads, self.attn.n_key_heads, self.attn.n_key_heads)
-        inputs = tuple(
-            point(_for_each_head(resid_pre, count)) if live else resid_pre
-            for point, count, live in zip(points, counts, split, strict=True)
-        )
-        return self._normalized(inputs, position)
-
     def _normalized(self, inputs: tuple[Tensor, ...], position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        # Inputs that are one and the same tensor are normalised once.
-        normed: dict[int, Tensor] = {}
-        for x in inputs:
-            if id(x) not in normed:
-                normed[id(x)] = self.ln1(x)
-        query, key, value = (normed[id(x)] for x in inputs)
+        query, key, value = normalized(self.ln1, inputs)
         if position is None:
             return query, key, value
         return _plus_position(query, position), _plus_position(key, position), value
 
 
-def _for_each_head(resid: Float[Tensor, "batch pos d_model"], count: int) -> Float[Tensor, "batch pos head d_model"]:
+def normalized(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs after a norm; those that are one and the same tensor are normalised once."""
+    normed: dict[int, Tensor] = {}
+    for x in inputs:
+        if id(x) not in normed:
+            normed[id(x)] = norm(x)
+    return tuple(normed[id(x)] for x in inputs)
+
+
+def for_each_head(resid: Float[Tensor, "batch pos d_model"], count: int) -> Float[Tensor, "batch pos head d_model"]:
+    """The stream once for each head: a view, without copies."""
     return resid.unsqueeze(-2).expand(-1, -1, count, -1)
 
 

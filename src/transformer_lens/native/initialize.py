@@ -11,7 +11,7 @@ from transformer_lens.config import HookedTransformerConfig
 
 
 def init_weights(model: nn.Module, cfg: HookedTransformerConfig) -> None:
-    """Draw every weight matrix anew in place (parameters named `W_…` and linear layers); biases become zero.
+    """Draw every weight matrix anew in place (`W`, `W_…`, linear layers, relative positions); biases become zero.
 
     "gpt2" draws from N(0, initializer_range²). "xavier_*" and "kaiming_*" scale by fan, times initializer_range.
     "muP" is kaiming_normal for hidden weights with the output layer scaled by 1 / d_model (arXiv 2203.03466).
@@ -23,7 +23,7 @@ def init_weights(model: nn.Module, cfg: HookedTransformerConfig) -> None:
     for name, parameter in model.named_parameters():
         leaf = name.rsplit(".", 2)[-2] if name.endswith(".weight") else name.rsplit(".", 1)[-1]
         leaf = leaf.lstrip("_")
-        if leaf.startswith("W_"):
+        if leaf in ("W", "rel_pos_bias") or leaf.startswith("W_"):
             values = _draw(leaf, parameter, cfg, generator, transposed=name.endswith(".weight"))
             parameter.data.copy_(values)
         elif leaf.startswith("b_"):
@@ -52,6 +52,6 @@ def _fans(leaf: str, shape: torch.Size, transposed: bool) -> tuple[int, int]:
         return shape[1], shape[0] * shape[2]
     if leaf == "W_O":  # [head, d_head, d_model]
         return shape[0] * shape[1], shape[2]
-    if leaf in ("W_E", "W_pos"):  # a look-up: its input is one row
+    if leaf in ("W_E", "W_pos", "W_token_type"):  # a look-up: its input is one row
         return 1, shape[1]
     return (shape[1], shape[0]) if transposed else (shape[0], shape[1])

@@ -145,11 +145,16 @@ class MoE(nn.Module):
     ) -> Float[Tensor, "token d_model"]:
         output = torch.zeros_like(tokens)
         taken = one_hot(chosen, self.num_experts).permute(2, 1, 0)  # [expert, chosen, token]
-        for expert, routed in zip(self.experts, taken, strict=True):
-            slot, token = routed.nonzero(as_tuple=True)
-            if token.numel() or any(is_live(m) for m in expert.modules() if isinstance(m, HookPoint)):
-                output = output.index_add(0, token, expert(tokens[token]) * weights[token, slot, None])
+        looked_at = [number for number, expert in enumerate(self.experts) if _looked_at(expert)]
+        for number in sorted({*chosen.unique().tolist(), *looked_at}):
+            slot, token = taken[number].nonzero(as_tuple=True)
+            output = output.index_add(0, token, self.experts[number](tokens[token]) * weights[token, slot, None])
         return output
+
+
+def _looked_at(expert: nn.Module) -> bool:
+    """Whether somebody looks at an expert's hook points, who is to see it also when no token comes."""
+    return any(is_live(part) for name, part in expert._modules.items() if part and name.startswith("hook_"))
 
 
 def make_mlp(cfg: HookedTransformerConfig) -> nn.Module:

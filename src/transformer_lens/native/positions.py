@@ -133,3 +133,39 @@ def log_stretch(positions: Int[Tensor, "batch pos"], train_length: int) -> Float
     """What queries beyond the trained length are multiplied by: log(position + 1) to the base of that length."""
     stretch = (positions + 1).float().log() / math.log(train_length)
     return stretch.clamp(min=1.0)[..., None, None]
+
+
+def relative_buckets(
+    n_query: int, n_key: int, *, bidirectional: bool, count: int, furthest: int, first: int = 0
+) -> Int[Tensor, "query key"]:
+    """The bucket of each key's distance from each query, as T5 counts them (arXiv 1910.10683, section 2.1).
+
+    Half of the buckets are one distance each; the others grow with its logarithm, and the last takes all from
+    `furthest` on.
+
+    Args:
+        n_query, n_key: how many there are.
+        bidirectional: one half of the buckets is for keys before the query, the other for those after it; else later
+            keys count as distance 0.
+        count: how many buckets.
+        furthest: the distance from which all share one.
+        first: the position of the first query; that of the first key is 0.
+
+    Example:
+        >>> relative_buckets(3, 3, bidirectional=True, count=8, furthest=16)
+        tensor([[0, 5, 6],
+                [1, 0, 5],
+                [2, 1, 0]])
+    """
+    distance = torch.arange(n_key) - torch.arange(first, first + n_query)[:, None]
+    start = torch.zeros_like(distance)
+    if bidirectional:
+        count //= 2
+        start = (distance > 0) * count
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = count // 2
+    growth = (distance.clamp(min=exact).float() / exact).log() / math.log(furthest / exact)
+    far = (exact + (growth * (count - exact)).long()).clamp(max=count - 1)
+    return start + torch.where(distance < exact, distance, far)

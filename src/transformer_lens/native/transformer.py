@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.errors import ConfigurationError
-from transformer_lens.hooks import HookedRootModule, HookPoint, is_live
+from transformer_lens.hooks import HookedRootModule, HookPoint, looked_at
 from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import bridge_aliases
@@ -22,13 +21,13 @@ from transformer_lens.native.frame import Frame
 from transformer_lens.native.initialize import init_weights
 from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.norms import make_norm
+from transformer_lens.native.state_dicts import keep_state_dicts_plain
 from transformer_lens.weights.stacked import StackedWeights
 
 OF_ENCODER_DECODERS = (
     "relative_attention_max_distance", "relative_attention_num_buckets", "decoder_start_token_id",
     "tie_word_embeddings",
 )  # fmt: skip
-OLD_BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 
 
 class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
@@ -40,6 +39,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         super().__init__()
         if cfg.d_vocab == -1 or cfg.d_vocab_out == -1:
             raise ConfigurationError("d_vocab is missing: give it, or a tokenizer whose vocabulary says it.")
+        if cfg.positional_embedding_type == "relative_positional_bias":
+            raise ConfigurationError("Relative positions are for encoder-decoders: HookedEncoderDecoder(cfg).")
         idle = [name for name in OF_ENCODER_DECODERS if getattr(cfg, name) not in (None, False)]
         if idle:
             raise ConfigurationError(f"{', '.join(idle)} is for encoder-decoders and has no effect in this model.")
@@ -47,14 +48,13 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         self.embed = Embed(cfg)
         self.hook_tokens = HookPoint()  # [batch, pos]
         self.hook_embed = HookPoint()  # [batch, pos, d_model]
-        if cfg.positional_embedding_type in ("standard", "shortformer"):
+        if cfg.learns_positions():
             self.pos_embed = PosEmbed(cfg)
             self.hook_pos_embed = HookPoint()  # [batch, pos, d_model]
         self.blocks = nn.ModuleList(TransformerBlock(cfg, layer) for layer in range(cfg.n_layers))
         self.ln_final = make_norm(cfg, final=True)
         self.unembed = Unembed(cfg)
-        self.register_state_dict_post_hook(_contiguous)
-        self.register_load_state_dict_pre_hook(_without_old_buffers)
+        keep_state_dicts_plain(self)
         if cfg.init_weights:
             self.init_weights()
         self.setup()
@@ -98,7 +98,7 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         self, embedded: Float[Tensor, "batch pos d_model"], frame: Frame
     ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"] | None]:
         """Embeddings with their positions added, and position embeddings that go elsewhere (shortformer)."""
-        if self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        if not self.cfg.learns_positions():
             return embedded, None
         self._check_length(frame, embedded.shape[1])
         position = self.hook_pos_embed(self.pos_embed.at(frame, embedded.shape[0]))
@@ -164,7 +164,7 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
 
     def last_logits(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1 d_vocab_out"]:
         """The logits of the last position alone, [batch, 1, d_vocab_out], unless a hook there looks at all of them."""
-        if _looked_at(self.ln_final) or _looked_at(self.unembed):
+        if looked_at(self.ln_final) or looked_at(self.unembed):
             return self.logits(residual)[:, -1:]
         return self.logits(residual[:, -1:])
 
@@ -173,10 +173,10 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
 
         n_layers + 1 where the final norm or the unembedding is hooked.
         """
-        if _looked_at(self.ln_final) or _looked_at(self.unembed):
+        if looked_at(self.ln_final) or looked_at(self.unembed):
             return self.cfg.n_layers + 1
-        looked = [layer + 1 for layer, block in enumerate(self.blocks) if _looked_at(block)]
-        return max(looked, default=0)
+        counts = range(self.cfg.n_layers, 0, -1)
+        return next((count for count in counts if looked_at(self.blocks[count - 1])), 0)
 
     # --- flags --------------------------------------------------------------------------------------------------
 
@@ -187,41 +187,8 @@ class NativeTransformer(StackedWeights, CachingFlags, HookedRootModule):
         self.cfg.ungroup_grouped_query_attention = ungroup_grouped_query_attention
 
 
-def _looked_at(part: nn.Module) -> bool:
-    for module in part.modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if any(hooks) or (isinstance(module, HookPoint) and is_live(module)):
-            return True
-    return False
-
-
 def _moved(
     block: nn.Module, residual: Tensor, frame: Frame, position: Tensor | None
 ) -> tuple[Tensor, Frame, Tensor | None]:
     device = next(block.parameters()).device
     return residual.to(device), frame.to(device), None if position is None else position.to(device)
-
-
-def _contiguous(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
-    # Strided parameters are written as plain ones, so that safetensors and friends take them.
-    for name, value in state_dict.items():
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.is_contiguous():
-            state_dict[name] = value.contiguous()
-
-
-def _without_old_buffers(
-    module: NativeTransformer,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: dict[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
-    # Checkpoints of 2.x and 3.x hold masks and rotary tables, which are computed here.
-    # NOTE: 3.x kept a W_pos beside alibi, unread.
-    learned = module.cfg.positional_embedding_type in ("standard", "shortformer")
-    unused = [] if learned else [f"{prefix}pos_embed.W_pos"]
-    for name in [name for name in state_dict if name.endswith(OLD_BUFFERS) or name in unused]:
-        del state_dict[name]

@@ -49,7 +49,7 @@ from transformer_lens.patching.setters import (
 )
 from transformer_lens.patching.statistics import Summary, summary
 from transformer_lens.patching.sweep import SlowSweepWarning, Sweep, plan, sweep
-from transformer_lens.patching.values import MeanOf, Resampled, Transformed, reference_means
+from transformer_lens.patching.values import MeanOf, Named, Resampled, Transformed, reference_means
 
 __all__ = [
     "Ablation",
@@ -61,6 +61,7 @@ __all__ = [
     "Loss",
     "MeanOf",
     "Metric",
+    "Named",
     "Nodes",
     "PatchingResult",
     "Plan",

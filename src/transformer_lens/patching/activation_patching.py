@@ -34,7 +34,7 @@ AXES = ("layer", "pos", "head_index", "head", "dest_pos", "src_pos")
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """One kind of patch: which activation, what its cells run over besides layers, and how one is made."""
 
     activation: str
@@ -51,23 +51,34 @@ _QUERY = ("head_index", "dest_pos")
 
 KINDS = {
     **{
-        name: _Kind(name, _POS, layer_pos_patch_setter)
+        name: Kind(name, _POS, layer_pos_patch_setter)
         for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
     },
     **{
-        f"attn_head_{name}_by_pos": _Kind(short, _POS_HEAD, layer_pos_head_vector_patch_setter)
+        f"attn_head_{name}_by_pos": Kind(short, _POS_HEAD, layer_pos_head_vector_patch_setter)
         for name, short in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
     },
-    "attn_head_pattern_by_pos": _Kind("pattern", _QUERY, layer_head_pos_pattern_patch_setter),
-    "attn_head_pattern_dest_src_pos": _Kind(
+    "attn_head_pattern_by_pos": Kind("pattern", _QUERY, layer_head_pos_pattern_patch_setter),
+    "attn_head_pattern_dest_src_pos": Kind(
         "pattern", (*_QUERY, "src_pos"), layer_head_dest_src_pos_pattern_patch_setter
     ),
     **{
-        f"attn_head_{name}_all_pos": _Kind(short, _HEAD, layer_head_vector_patch_setter)
+        f"attn_head_{name}_all_pos": Kind(short, _HEAD, layer_head_vector_patch_setter)
         for name, short in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
     },
-    "attn_head_pattern_all_pos": _Kind("pattern", ("head_index",), layer_head_pattern_patch_setter),
+    "attn_head_pattern_all_pos": Kind("pattern", ("head_index",), layer_head_pattern_patch_setter),
 }
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of patch of this name.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    if name not in KINDS:
+        raise ValueError(f"{name!r} is no kind of patch: {', '.join(KINDS)}.")
+    return KINDS[name]
 
 
 def generic_activation_patch(
@@ -259,9 +270,7 @@ def activation_patch(
         >>> activation_patch(model, corrupted, clean, metric, "attn_head_out_all_pos").shape
         torch.Size([4, 4])
     """
-    if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of patch: {', '.join(KINDS)}.")
-    found = KINDS[kind]
+    found = kind_named(kind)
     return generic_activation_patch(
         model,
         corrupted_tokens,

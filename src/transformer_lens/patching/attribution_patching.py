@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lens.patching.activation_patching import KINDS
+from transformer_lens.patching.activation_patching import kind_named
 from transformer_lens.patching.gradients import run_backward
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import UndefinedPathError
@@ -67,8 +67,6 @@ def attribution_patch(
         >>> attribution_patch(model, corrupted, clean, metric, "attn_head_out_all_pos").shape
         torch.Size([4, 4])
     """
-    if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of patch: {', '.join(KINDS)}.")
     estimate = _Estimate(model, kind, clean_cache, fix_qk=fix_qk)
     n_layers = model.cfg.n_layers
     if drop_gradients and n_layers < 2:
@@ -104,7 +102,7 @@ class _Estimate:
     """What the estimates of one kind need, and how they are computed."""
 
     def __init__(self, model: Any, kind: str, clean: Cache, *, fix_qk: bool):
-        self.kind, self.clean, self.model = KINDS[kind], clean, model
+        self.kind, self.clean, self.model = kind_named(kind), clean, model
         self.fix_qk = fix_qk
         layers = range(model.cfg.n_layers)
         self.hooks = [self.kind.hook(layer) for layer in layers]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from transformer_lens.hooks.names import describe
-from transformer_lens.patching.plain_run import PlainRun, RunRequest
+from transformer_lens.patching.plain_run import PlainRun, RunRequest, arriving
 from transformer_lens.wrapped.host import WrappedHost, needs
 from transformer_lens.wrapped.replay import Inputs, Replay, is_whole, keeps_keys, reproduces
 
@@ -41,22 +41,29 @@ class BridgeRun(PlainRun):
     def __init__(self, model: Any, request: RunRequest):
         self.model, self.request = model, request
         self.host: WrappedHost = model.host
-        # NOTE: what fails under somebody's hooks (they run again in a replay) holds without them.
-        hooked = any(point.has_hooks("fwd") for point in model.hook_points())
-        self.trust = _Trust() if hooked else _TRUST.setdefault(self.host, _Trust())
+        self.trust = _TRUST.setdefault(self.host, _Trust())
         points = {id(point) for point in map(model.hook_dict.__getitem__, request.hooks)}
         slots = [slot for slot in self.host.slots if id(slot.occupant) in points]
         self.eager = needs(slots)
         with self.active():
-            cache = self._run()
-            inputs, real = self.inputs, self.inputs.get("attention_mask")
-            real = None if real is None else real[:, -self.n_positions :].bool()
-            whole = cache is not None and is_whole(cache, self.n_layers, self.n_positions)
-            self.prefix = whole and self._trusted("prefix", Replay(self.host, inputs, cache), real)
-            self.replay = Replay(self.host, inputs, cache if self.prefix else None)
-            if not self.prefix and not self._trusted("layers", self.replay, real):
-                self.obstacle = f"the layers of {type(self.host.model).__name__} cannot be run again alone"
-            self.parts = not self.obstacle and self._reads_itself()
+            # NOTE: what fails under somebody's hooks (they run again in a replay) holds without them.
+            with model.without_hooks():
+                self._look()
+            if model.forward_hooks():
+                cache = self._run()
+                self.replay = Replay(self.host, self.inputs, cache if self.prefix else None)
+
+    def _look(self) -> None:
+        """Make the plain run, and see which of its parts can be run again."""
+        cache = self._run()
+        inputs, real = self.inputs, self.inputs.get("attention_mask")
+        real = None if real is None else real[:, -self.n_positions :].bool()
+        whole = cache is not None and is_whole(cache, self.n_layers, self.n_positions)
+        self.prefix = whole and self._trusted("prefix", Replay(self.host, inputs, cache), real)
+        self.replay = Replay(self.host, inputs, cache if self.prefix else None)
+        if not self.prefix and not self._trusted("layers", self.replay, real):
+            self.obstacle = f"the layers of {type(self.host.model).__name__} cannot be run again alone"
+        self.parts = not self.obstacle and self._reads_itself()
 
     def _run(self) -> DynamicCache | None:
         model, n_layers = self.model, self.model.cfg.n_layers
@@ -64,17 +71,17 @@ class BridgeRun(PlainRun):
         cache = DynamicCache() if takes_cache and keeps_keys(self.host) else None
         streams = [f"blocks.{layer}.hook_in" for layer in range(n_layers)]
         last = f"blocks.{n_layers - 1}.hook_out"
-        with _inputs_of(self.host.model) as seen:
+        with _inputs_of(self.host.model) as seen, arriving(model, streams) as came:
             logits, activations = model.run_with_cache(
                 self.request.tokens,
-                names_filter=list(dict.fromkeys([*streams, last, *self.request.hooks])),
+                names_filter=list(dict.fromkeys([last, *self.request.hooks])),
                 return_cache_object=False,
                 **({} if cache is None else {"past_key_values": cache}),
                 **self.request.inputs(),
             )
         self.inputs: Inputs = seen[0]
         self.logits, self.activations = logits, activations
-        self.streams = [activations[name] for name in (*streams, last)]
+        self.streams = [*came.values(), activations[last]]
         return cache
 
     def _trusted(self, what: str, replay: Replay, real: Tensor | None) -> bool:

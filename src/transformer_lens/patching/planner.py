@@ -9,9 +9,11 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from transformer_lens.hooks.edits import EditHook
+from transformer_lens.hooks.interventions import ByPosition
 from transformer_lens.patching.costs import Costs
 from transformer_lens.patching.interventions import Cell, Intervention, interventions_of, parts_of
-from transformer_lens.patching.plain_run import PlainRun, ends_block, place_of
+from transformer_lens.patching.plain_run import PlainRun, place_of
 
 NOISE = 1e-5  # of the largest number at a position: what another run of the same text may differ by
 
@@ -147,11 +149,11 @@ def make_plan(run: PlainRun, cells: Sequence[Cell], costs: Costs, *, budget: int
 
 
 def _obstacle(run: PlainRun) -> str:
-    points = run.model.hook_dict
-    hooked = [name for name, point in points.items() if point.has_hooks("fwd")]
-    if hooked:
-        return f"the model has hooks of its own, at {', '.join(hooked[:3])}{' …' if len(hooked) > 3 else ''}"
-    return run.obstacle
+    others = [handle for handle in run.model.forward_hooks() if not isinstance(handle.user_hook, EditHook)]
+    if others:
+        names = sorted({str(handle.hook.point.name) for handle in others})
+        return f"the model has hooks of its own, at {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+    return run.obstacle or _needs_the_loop(run, run.request.edits)
 
 
 def _needs_the_loop(run: PlainRun, cell: Cell) -> str:
@@ -176,12 +178,14 @@ class Changes:
         for intervention in interventions:
             position = self.first(intervention)
             if position is not None:
-                layer = place_of(intervention.hook, run.n_layers) + ends_block(intervention.hook)
+                layer = place_of(intervention.hook, run.n_layers) + run.ends_block(intervention.hook)
                 starts.append((layer, 0 if run.sees_all_positions(intervention.hook) else position))
         if not starts:
             return None
-        first = min(position for _, position in starts)
-        kept = run.prefix and not any(run.sees_all_positions(i.hook) for i in interventions)
+        edits = run.request.edits
+        whole = [i for i in edits if callable(i.value) and not isinstance(i.value, ByPosition)]
+        first = min([position for _, position in starts] + [i.positions(run.n_positions)[0] for i in whole])
+        kept = run.prefix and not any(run.sees_all_positions(i.hook) for i in (*edits, *interventions))
         return min(layer for layer, _ in starts), first if kept else 0
 
     def first(self, intervention: Intervention) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,16 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transformer_lens.patching.interventions import Cell, interventions_of
+from transformer_lens.patching.lazy_logits import LazyLogits, Step
 from transformer_lens.patching.metrics import Metric, Reading
 from transformer_lens.patching.plain_run import PlainRun, place_of
 from transformer_lens.patching.planner import Wave
 from transformer_lens.patching.wave import hooked
-
-# What a tensor says of itself without its numbers; `Tensor.shape` and the like are descriptors of C.
-_FACTS = {
-    *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda")),
-    *(Tensor.size, Tensor.dim, Tensor.__len__, Tensor.is_floating_point, Tensor.numel),
-}
 
 
 class WaveLogits:
@@ -39,29 +35,39 @@ class WaveLogits:
         self, run: PlainRun, cells: Sequence[Cell], stream: Float[Tensor, "row pos d_model"], *, first: int, budget: int
     ):
         self.run, self.cells, self.stream, self.first, self.budget = run, cells, stream, first, budget
-        places = (place_of(i.hook, run.n_layers) for cell in cells for i in interventions_of(cell))
+        changes = chain(run.request.edits, *map(interventions_of, cells))
+        places = (place_of(i.hook, run.n_layers) for i in changes)
         self.hooked = run.n_layers in places
-        self._kept: dict[tuple[int, ...], tuple[int, Tensor]] = {}
+        self._kept: dict[Any, tuple[int, Tensor]] = {}
+        self._earlier: dict[Any, Tensor] = {}
 
-    def of(self, cell: int, positions: Sequence[int]) -> Float[Tensor, "batch pos d_vocab"]:
-        """The logits of a cell at these positions."""
-        run, key = self.run, tuple(sorted(set(positions)))
-        if key != tuple(positions):
-            return self.of(cell, key)[:, [key.index(position) for position in positions]]
+    def facts(self) -> Float[Tensor, "batch pos d_vocab"]:
+        """See `LogitSource`."""
+        return self.run.logits
+
+    def of(
+        self, cell: int, positions: Sequence[int], steps: tuple[Step, ...] = ()
+    ) -> Float[Tensor, "batch pos *d_vocab"]:
+        """The logits of a cell at these positions, after these steps."""
+        run, key = self.run, (tuple(sorted(set(positions))), steps)
+        if key[0] != tuple(positions):
+            return self.of(cell, key[0], steps)[:, [key[0].index(position) for position in positions]]
         later = [position for position in positions if position >= self.first]
-        earlier = run.logits[:, [position for position in positions if position < self.first]]
+        if key not in self._earlier:
+            earlier = [position for position in positions if position < self.first]
+            self._earlier[key] = _after(run.logits[:, earlier], steps)
         if not later:
-            return earlier
+            return self._earlier[key].clone()  # somebody may write into it
         start, kept = self._kept.get(key, (0, run.logits[:0]))
         if not start <= cell < start + kept.shape[0] // run.batch:
             each = run.batch * len(later) * run.logits.shape[-1] * run.logits.element_size()
             count = max(1, self.budget // each)
             self._kept.pop(key, None)  # before the new ones are made
-            start, kept = cell, self._computed(cell, count, later)
+            start, kept = cell, _after(self._computed(cell, count, later), steps)
             self._kept[key] = start, kept
         at = (cell - start) * run.batch
         logits = kept[at : at + run.batch]
-        return torch.cat([earlier, logits], 1) if earlier.shape[1] else logits
+        return torch.cat([self._earlier[key], logits], 1) if later[0] != positions[0] else logits
 
     def _computed(self, cell: int, count: int, positions: list[int]) -> Tensor:
         rows = slice(cell * self.run.batch, (cell + count) * self.run.batch)
@@ -91,66 +97,17 @@ class WaveLogits:
         return metric.of_logits(torch.stack(logits, -2))
 
 
+def _after(logits: Tensor, steps: Sequence[Step]) -> Tensor:
+    for step in steps:
+        logits = step(logits)
+    return logits
+
+
 def _of_positions(metric: Reading, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch"]:
     tokens = metric.tokens(logits.shape[0])
     if tokens is not None:
         logits = logits.gather(-1, tokens.to(logits.device)[:, None].expand(-1, logits.shape[1], -1))
     return metric.of_logits(logits)
-
-
-class LazyLogits(Tensor):
-    """Logits of one cell for a function that does not say what it reads: computed when it takes a part of them.
-
-    `logits[:, -1]` computes the last position alone. Whatever else is done with them computes all of them first, so the
-    function cannot tell them from a plain tensor.
-    """
-
-    source: WaveLogits
-    cell: int
-
-    @staticmethod
-    def of(source: WaveLogits, cell: int) -> LazyLogits:
-        """The logits of a cell, [batch, pos, d_vocab], none of them computed."""
-        lazy: LazyLogits = source.run.logits.new_empty(1).expand(source.run.logits.shape).as_subclass(LazyLogits)
-        lazy.source, lazy.cell = source, cell
-        return lazy
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """`func` of the logits it needs; of the shape alone where it asks for no number."""
-        if func in _FACTS:
-            return super().__torch_function__(func, types, args, kwargs or {})
-        if func is Tensor.__getitem__ and isinstance(args[0], LazyLogits):
-            return args[0].part(args[1])
-        return func(*_computed(args), **_computed(kwargs or {}))
-
-    def part(self, index: Any) -> Tensor:
-        """The logits at an index."""
-        source, n_positions = self.source, self.source.run.n_positions
-        if not isinstance(index, tuple) or len(index) < 2 or not isinstance(index[0], int | slice):
-            return source.of(self.cell, range(n_positions))[index]
-        at = index[1]
-        positions: Sequence[int]
-        inner: Any
-        if isinstance(at, slice) or (isinstance(at, list) and all(isinstance(p, int) for p in at)):
-            positions = range(n_positions)[at] if isinstance(at, slice) else [range(n_positions)[p] for p in at]
-            inner = slice(None)
-        elif isinstance(at, int):
-            positions, inner = [range(n_positions)[at]], 0
-        else:
-            positions, inner = range(n_positions), at
-        return source.of(self.cell, positions)[(index[0], inner, *index[2:])]
-
-
-def _computed(value: Any) -> Any:
-    if isinstance(value, LazyLogits):
-        with torch._C.DisableTorchFunctionSubclass():
-            return value.source.of(value.cell, range(value.source.run.n_positions))
-    if isinstance(value, tuple | list):
-        return type(value)(_computed(part) for part in value)
-    if isinstance(value, dict):
-        return {name: _computed(part) for name, part in value.items()}
-    return value
 
 
 def measure(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,10 +16,15 @@ from torch import Tensor
 
 from transformer_lens.errors import TransformerLensError
 from transformer_lens.patching.interventions import Cell, Intervention, parts_of
+from transformer_lens.patching.values import Named
 
 
 class OtherSweepError(TransformerLensError, ValueError):
     """A file holds the results of another sweep."""
+
+
+class UnnamedFunctionError(TransformerLensError, TypeError):
+    """A resumed sweep has a function as a value, of which nobody can tell whether it is the same as before."""
 
 
 def save_results(path: Path, results: Mapping[int, Tensor], print_of: str, plain: Tensor) -> None:
@@ -55,7 +62,10 @@ def load_results(path: Path, print_of: str, plain: Tensor) -> dict[int, Tensor]:
         metadata, cells = file.metadata() or {}, file.get_tensor("cells").tolist()
         values, saved = file.get_tensor("values"), file.get_tensor("plain")
     if metadata.get("sweep") != print_of:
-        raise OtherSweepError(f"{path} holds the results of other cells or other tokens; give another file.")
+        raise OtherSweepError(
+            f"{path} holds the results of other cells, values or tokens; give another file. "
+            "(Values of another run are compared to the last bit: keep that run's cache in a file too.)"
+        )
     if saved.shape != plain.shape or not torch.allclose(saved.to(plain.dtype), plain, rtol=1e-3, atol=1e-3):
         raise OtherSweepError(
             f"{path} was written with another model or metric: without changes the metric was "
@@ -65,18 +75,53 @@ def load_results(path: Path, print_of: str, plain: Tensor) -> dict[int, Tensor]:
 
 
 def fingerprint(tokens: Tensor, cells: Sequence[Cell]) -> str:
-    """A hash of the tokens and of what each cell changes (of values only their kind)."""
+    """A hash of the tokens and of what each cell changes, to the last bit.
+
+    Raises:
+        UnnamedFunctionError: a cell holds a function, of which nobody can tell whether it is the same.
+    """
+    prints = _Prints()
     digest = hashlib.sha256(json.dumps(tokens.tolist()).encode())
     for cell in cells:
         for part in parts_of(cell):
             if isinstance(part, Intervention):
-                value = part.value if isinstance(part.value, str | int | float) else type(part.value).__name__
-                what = [part.hook, str(value), *(_plain(x) for x in (part.pos, part.head, part.neuron))]
+                what = [part.hook, prints.value(part), *(_plain(x) for x in (part.pos, part.head, part.neuron))]
             else:
-                what = [part[0], "a function"]
+                what = [part[0], prints.of(part[1])]
             digest.update(json.dumps(what).encode())
         digest.update(b";")
     return digest.hexdigest()
+
+
+class _Prints:
+    """What tells values from others. Of a cache that is the value of many cells each activation is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[int, str], str] = {}
+
+    def value(self, part: Intervention) -> str:
+        if not isinstance(part.value, Mapping):
+            return self.of(part.value)
+        key = id(part.value), part.hook
+        if key not in self._read:
+            self._read[key] = self.of(part.activation_in(part.value))
+        return self._read[key]
+
+    def of(self, value: Any) -> str:
+        if value is None or isinstance(value, str | int | float):
+            return repr(value)
+        if isinstance(value, Tensor):
+            numbers = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            return f"{value.dtype} {list(value.shape)} {hashlib.sha256(numbers).hexdigest()}"
+        if isinstance(value, Named):
+            return f"named {value.name!r}"
+        if is_dataclass(value):
+            parts = (f"{field.name}={self.of(getattr(value, field.name))}" for field in fields(value))
+            return f"{type(value).__qualname__}({', '.join(parts)})"
+        raise UnnamedFunctionError(
+            f"Whether {value!r} is the function with which the results in a file were made cannot be told. Name it, "
+            'Named("what it does", function), and give it another name when you change it; or leave resume out.'
+        )
 
 
 def _plain(index: int | Sequence[int] | str | None) -> int | list[int] | str | None:

@@ -20,11 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from transformer_lens.hooks.edits import EditHook
 from transformer_lens.patching.costs import costs_of, default_budget
 from transformer_lens.patching.interventions import Cell, interventions_of
 from transformer_lens.patching.loop import loop_cell
 from transformer_lens.patching.metrics import Metric, Reading
-from transformer_lens.patching.plain_run import RunRequest, run_plain
+from transformer_lens.patching.plain_run import RunRequest, edits_in_force, run_plain
 from transformer_lens.patching.planner import Plan, make_plan
 from transformer_lens.patching.readout import measure
 from transformer_lens.patching.saved import fingerprint, load_results, save_results
@@ -52,7 +53,7 @@ class Sweep:
         attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
         memory: bytes that rows may take; None: half of what the model takes, and at most half of what is free.
         max_rows: how many rows a batch may have; None: as many as fit.
-        resume: a file for results; what is there is not computed again.
+        resume: a file for results; what is there is not computed again. Functions among the cells must be `Named`.
 
     Attributes:
         plan: how it will run.
@@ -89,8 +90,9 @@ class Sweep:
         for name, number in (("max_rows", max_rows), ("memory", memory)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is 1 or more, or None; got {number}.")
-        hooks = sorted({i.hook for cell in cells for i in interventions_of(cell)})
-        self.request = RunRequest(tokens, attention_mask, hooks)
+        edits = edits_in_force(model)
+        hooks = sorted({i.hook for cell in [edits, *cells] for i in interventions_of(cell)})
+        self.request = RunRequest(tokens, attention_mask, hooks, edits)
         self.plain = run_plain(model, self.request)
         self.cells = with_values_of(cells, self.plain.activations)
         self.metric = metric
@@ -100,7 +102,8 @@ class Sweep:
             self.plain, self.cells, costs_of(self.plain, reads), budget=self.budget, rows_at_once=max_rows
         )
         self.file = None if resume is None else Path(resume)
-        self.plain_metric = torch.as_tensor(metric(self.plain.logits))
+        self._fingerprint = "" if resume is None else fingerprint(tokens, [edits, *cells])
+        self.plain_metric = torch.as_tensor(metric(self.plain.logits.clone()))  # it may write into them
         # NOTE: one tensor. A small one for each cell would lie between the large ones of its neighbours and keep the
         # memory allocator from using their place again.
         self._values = self.plain_metric.new_empty(len(self.cells), *self.plain_metric.shape)
@@ -123,10 +126,6 @@ class Sweep:
         self._values[cell] = value
         self._done.add(cell)
 
-    @property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.request.tokens, self.cells)
-
     @torch.no_grad()
     def run(self, verbose: bool | None = None) -> Float[Tensor, "cell *batch"]:
         """The metric of each cell. What was computed before an interruption is not computed again.
@@ -143,7 +142,7 @@ class Sweep:
         delay = 0.0 if verbose else SECONDS_BEFORE_A_BAR
         bar = tqdm(total=len(self.cells), initial=len(self._done), disable=quiet, delay=delay, leave=False)
         try:
-            with self.plain.active(), bar:
+            with self.plain.active(), self.plain.model.without_hooks(EditHook), bar:
                 self._run_waves(bar)
             with bar:
                 self._run_loop(bar)
@@ -168,7 +167,7 @@ class Sweep:
     def _run_loop(self, bar: Any) -> None:
         for cell in self.plan.looped:
             if cell not in self._done:
-                self._keep(cell, loop_cell(self.plain.model, self.request, self.cells[cell], self.metric))
+                self._keep(cell, loop_cell(self.plain.model, self.plain.request, self.cells[cell], self.metric))
                 bar.update()
 
     def _save(self) -> None:

@@ -6,7 +6,7 @@ Each is a mapping from hook names to activations, like a cache, and is computed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -118,6 +118,30 @@ class Transformed(_Derived):
     def make(self, hook: str, activation: Tensor) -> Tensor:
         """See `Transformed`."""
         return self.function(activation)
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A function with a name by which a resumed sweep knows it again, as a value or as a hook of your own.
+
+    Attributes:
+        name: what it does; another name for another function.
+        function: it.
+
+    Example:
+        >>> Intervention("blocks.0.hook_mlp_out", Named("twice", lambda part: 2 * part))
+        <Intervention blocks.0.hook_mlp_out, all positions: becomes twice>
+    """
+
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function makes of these."""
+        return self.function(*args, **kwargs)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @torch.no_grad()

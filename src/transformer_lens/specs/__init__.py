@@ -2,6 +2,16 @@
 
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Part, Spec, Weight
-from transformer_lens.specs.table import FAMILIES, fields_of, find_spec
+from transformer_lens.specs.table import ENCODERS, FAMILIES, fields_of, find_spec
 
-__all__ = ["FAMILIES", "HFConfig", "Part", "Spec", "UnsupportedModelError", "Weight", "fields_of", "find_spec"]
+__all__ = [
+    "ENCODERS",
+    "FAMILIES",
+    "HFConfig",
+    "Part",
+    "Spec",
+    "UnsupportedModelError",
+    "Weight",
+    "fields_of",
+    "find_spec",
+]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from transformer_lens.specs.names import official_names
 from transformer_lens.specs.spec import Spec
-from transformer_lens.specs.table import FAMILIES
+from transformer_lens.specs.table import ENCODERS, FAMILIES
 
-# Beginnings of official names -> HF model_type. First match wins; names of encoders are in no family.
+# Beginnings of official names -> HF model_type. First match wins.
 NAMES: tuple[tuple[str, str], ...] = (
     ("stabilityai/stablelm", "gpt_neox"), ("eleutherai/pythia", "gpt_neox"), ("eleutherai/gpt-neox", "gpt_neox"),
     ("eleutherai/gpt-neo", "gpt_neo"), ("roneneldan/", "gpt_neo"), ("eleutherai/gpt-j", "gptj"),
@@ -20,6 +20,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("google/medgemma", "gemma3_text"), ("google/gemma", "gemma"), ("microsoft/phi-3", "phi3"),
     ("microsoft/phi-4", "phi3"), ("microsoft/phi", "phi"), ("allenai/olmo-3", "olmo3"), ("allenai/olmo-2", "olmo2"),
     ("allenai/olmoe", "olmoe"), ("allenai/olmo", "olmo"), ("openai/gpt-oss", "gpt_oss"), ("swiss-ai/", "apertus"),
+    ("google-bert/", "bert"), ("google-t5/", "t5"),
+    ("facebook/hubert", "hubert"), ("facebook/wav2vec2", "wav2vec2"),
 )  # fmt: skip
 TOYS = ("neelnanda/", "arthurconmy/", "baidicoot/")
 
@@ -57,7 +59,7 @@ def rows(containing: str = "") -> list[Row]:
         ['GPT-NeoX and Pythia']
     """
     word = containing.lower()
-    found = [_row(spec) for spec in FAMILIES]
+    found = [_row(spec) for spec in (*FAMILIES, *ENCODERS)]
     toys = tuple(name for name in official_names() if name.lower().startswith(TOYS))
     found.append(Row("toy models", (), toys, "varied", "varied", "varied", (), False, "published as .pth state dicts"))
     return [row for row in found if word in " ".join((row.family, row.notes, *row.model_types, *row.names)).lower()]
@@ -69,6 +71,16 @@ def names_of(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name in official_names() if _kind(name) in kinds)
 
 
+def spec_named(name: str) -> Spec | None:
+    """The family of an official name; None: it is not known by its name.
+
+    Example:
+        >>> spec_named("google-bert/bert-base-cased").holder
+        'HookedEncoder'
+    """
+    return next((spec for spec in (*FAMILIES, *ENCODERS) if name in names_of(spec)), None)
+
+
 def _kind(name: str) -> str | None:
     return next((kind for start, kind in NAMES if name.lower().startswith(start)), None)
 
@@ -78,9 +90,9 @@ def _row(spec: Spec) -> Row:
     parts = {part.ours.rpartition("blocks.{layer}.")[2] for weight in spec.weights for part in weight.parts}
     layer_norm = fixed.get("normalization_type", "").startswith("LN")
     after_only, both = fixed.get("use_normalization_after_only"), fixed.get("use_normalization_before_and_after")
-    where = "after" if after_only else "before and after" if both else "before"
+    where = "after" if after_only or spec.post_norm else "before and after" if both else "before"
     no_effect = []
-    if not layer_norm:
+    if not layer_norm and spec.holder == "HookedTransformer":
         no_effect.append("center_writing_weights")
     if fixed.get("use_attention_sinks"):
         no_effect.append("fold_value_biases")
@@ -90,18 +102,30 @@ def _row(spec: Spec) -> Row:
         names=names_of(spec),
         norms=f"{'layer norm' if layer_norm else 'RMS norm'} {where}",
         positions=_positions(spec, parts),
-        mlp="experts" if any("experts" in part for part in parts) else "gated" if "mlp.W_gate" in parts else "plain",
+        mlp=_mlp(spec),
         no_effect=tuple(no_effect),
         saves=spec.architecture is not None,
         notes=spec.notes,
     )
 
 
+def _mlp(spec: Spec) -> str:
+    whole = {part.ours: weight.when for weight in spec.weights for part in weight.parts}
+    if any("experts" in name for name in whole):
+        return "experts"
+    gates = [condition for name, condition in whole.items() if name.endswith("mlp.W_gate")]
+    return "plain" if not gates else "gated" if gates[0] is None else "plain or gated"
+
+
 def _positions(spec: Spec, parts: set[str]) -> str:
     if spec.sinusoidal_from is not None:
         return "sinusoidal"
-    if "pos_embed.W_pos" in parts:
+    if any(part.endswith("pos_embed.W_pos") for part in parts):
         return "learned"
+    if spec.fixed.get("positional_embedding_type") == "relative_positional_bias":
+        return "relative"
+    if spec.holder == "HookedAudioEncoder":
+        return "convolutions"
     return "alibi" if spec.fixed.get("positional_embedding_type") == "alibi" else "rotary"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,6 +88,10 @@ class Spec:
         overwritten: activations that HF changes in place afterwards, by their bridge names inside a block.
         architecture: name of HF's class with the unembedding; None: transformers has none, and `to_hf` refuses.
         defaults: default values of HF fields, for a family that transformers itself does not know.
+        holder: the class that holds such models natively.
+        post_norm: the stream itself is normalised after each sum (BERT), not what reads or writes it.
+        optional: part of the model -> beginning of its HF tensors; checkpoints may lack all of them.
+        classes: parts that a checkpoint lacks -> name of HF's class without them, in the place of `architecture`.
         sinusoidal_from: positions are no tensor but sines and cosines, and position 0 is this row of them.
         notes: what a reader of the table of families should know.
     """
@@ -112,6 +116,10 @@ class Spec:
     only_architectures: tuple[str, ...] = ()
     architecture: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    holder: str = "HookedTransformer"
+    post_norm: bool = False
+    optional: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[frozenset[str], str] = field(default_factory=dict)
     sinusoidal_from: int | None = None
     notes: str = ""
 
@@ -128,6 +136,25 @@ class Spec:
         if "harmless" in changes:
             changes["harmless"] = self.harmless | changes["harmless"]
         return replace(self, **changes)
+
+    def held_by(self, names: Iterable[str]) -> Spec:
+        """This spec without the optional parts of which no tensor is among `names`."""
+        names = list(names)
+        lacking = frozenset(part for part, start in self.optional.items() if not self._begins(start, names))
+        if not lacking:
+            return self
+        starts = tuple(self.optional[part] for part in lacking)
+        return replace(
+            self,
+            weights=tuple(weight for weight in self.weights if not weight.hf.startswith(starts)),
+            optional={part: start for part, start in self.optional.items() if part not in lacking},
+            architecture=self.classes.get(lacking),
+        )
+
+    def _begins(self, start: str, names: list[str]) -> bool:
+        others = [f"{other}{start.removeprefix(self.prefix)}" for other in self.other_prefixes]
+        starts = (start, *others) if start.startswith(self.prefix) else (start,)
+        return any(name.startswith(starts) for name in names)
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name is known to be of no use."""

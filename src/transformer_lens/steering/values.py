@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.hooks.interventions import ByPosition
+
 
 @dataclass(frozen=True, eq=False)
-class Plus:
+class Plus(ByPosition):
     """What is there plus a multiple of a vector.
 
     Attributes:
@@ -30,7 +32,7 @@ class Plus:
 
 
 @dataclass(frozen=True, eq=False)
-class Without:
+class Without(ByPosition):
     """What is there without its part in a subspace.
 
     Attributes:
@@ -50,7 +52,7 @@ class Without:
 
 
 @dataclass(frozen=True, eq=False)
-class Between:
+class Between(ByPosition):
     """What is there with its coordinate along a direction kept between two numbers.
 
     Attributes:

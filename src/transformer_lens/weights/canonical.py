@@ -40,6 +40,11 @@ class Plan:
     tied: bool
     kept: dict[str, Tensor] = field(default_factory=dict)
 
+    def held_by(self, names: Iterable[str]) -> Plan:
+        """This plan without the optional parts of the family of which no tensor is among `names`."""
+        spec = self.spec.held_by(names)
+        return replace(self, spec=spec, tied=self.tied and any(weight.tied for weight in spec.weights))
+
     @property
     def grouped(self) -> bool:
         """Whether key and value heads are fewer than query heads."""
@@ -178,7 +183,8 @@ def axis_sizes(fields: Mapping[str, object], **more: int) -> Sizes:
         "d_mlp": number.get("d_mlp", 0), "d_vocab": number["d_vocab"], "pos": number["n_ctx"],
         "expert": number.get("num_experts", 0),
         "d_shared": number.get("d_shared_expert", 0), "layer": number["n_layers"], "two": 2, "three": 3,
-        "core": 4, "each": heads // 4, "group_and_two": heads // kv + 2, **more,
+        "bucket": number.get("relative_attention_num_buckets", 0),
+        "core": 4, "d_square": number["d_model"], "each": heads // 4, "group_and_two": heads // kv + 2, **more,
     }  # fmt: skip
 
 

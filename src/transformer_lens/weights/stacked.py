@@ -14,7 +14,7 @@ from transformer_lens.weights.composition import CompositionMode, all_compositio
 from transformer_lens.weights.factored_matrix import FactoredMatrix
 
 
-class StackedWeights:
+class LayerWeights:
     """Properties that stack a weight over layers: copies, so change a weight in `blocks` to change the model.
 
     Key and value weights have an entry for each head that the model shows: all heads on the native host, key and value
@@ -27,10 +27,15 @@ class StackedWeights:
     def _weight(self, part: str, name: str, layer: int = 0) -> Tensor:
         """A weight of "embed", "pos_embed", "unembed", or a layer's "attn" or "mlp"; of experts, one after another."""
 
+    @property
+    def _n_stacked(self) -> int:
+        """How many layers there are to stack."""
+        return self.cfg.n_layers
+
     def _stack(self, part: str, name: str) -> Tensor:
         if part == "mlp" and self.cfg.attn_only:
             raise TransformerLensError(f"This model has no {name}: it is attention-only.")
-        rows = [self._weight(part, name, layer) for layer in range(self.cfg.n_layers)]
+        rows = [self._weight(part, name, layer) for layer in range(self._n_stacked)]
         return torch.stack([row.to(rows[0].device) for row in rows])
 
     @property
@@ -55,9 +60,10 @@ class StackedWeights:
         Raises:
             TransformerLensError: positions are not learned in this model.
         """
-        kind = self.cfg.positional_embedding_type
-        if kind not in ("standard", "shortformer"):
-            raise TransformerLensError(f"This model has no W_pos: its positions are {kind!r}.")
+        if not self.cfg.learns_positions():
+            raise TransformerLensError(
+                f"This model has no W_pos: its positions are {self.cfg.positional_embedding_type!r}."
+            )
         return self._weight("pos_embed", "W_pos")
 
     @property
@@ -124,14 +130,14 @@ class StackedWeights:
     def b_in(self) -> Float[Tensor, "layer d_mlp"]:
         """Input biases of the MLPs; zeros for experts."""
         if self.cfg.num_experts:
-            return self.W_U.new_zeros(self.cfg.n_layers, self.cfg.d_mlp or 0)
+            return self.W_U.new_zeros(self._n_stacked, self.cfg.d_mlp or 0)
         return self._stack("mlp", "b_in")
 
     @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
         """Output biases of the MLPs; zeros for experts."""
         if self.cfg.num_experts:
-            return self.W_U.new_zeros(self.cfg.n_layers, self.cfg.d_model)
+            return self.W_U.new_zeros(self._n_stacked, self.cfg.d_model)
         return self._stack("mlp", "b_out")
 
     def _for_each_head(self, weight: Float[Tensor, "layer key_head x y"]) -> Float[Tensor, "layer head x y"]:
@@ -147,6 +153,10 @@ class StackedWeights:
     def OV(self) -> FactoredMatrix:
         """W_V · W_O of every query head: [layer, head, d_model, d_model]."""
         return FactoredMatrix(self._for_each_head(self.W_V), self.W_O)
+
+
+class StackedWeights(LayerWeights):
+    """The same for layers that write into one stream, one after another; with sums and scores over them."""
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True

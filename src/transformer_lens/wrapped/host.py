@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from transformer_lens.errors import HookConflictError
+from transformer_lens.hooks import HookPoint
 from transformer_lens.hooks.edits import Place
+from transformer_lens.hooks.live import Live
 from transformer_lens.wrapped.anatomy import Anatomy, Weights
 from transformer_lens.wrapped.sites import Eager, HeadInputs, SharedHeadInput, Slot
 from transformer_lens.wrapped.wiring import Wiring
@@ -29,6 +31,30 @@ class Start(NamedTuple):
     stream: Tensor
 
 
+class _Standing(NamedTuple):
+    """What stands at the slots.
+
+    Attributes:
+        points: hook points -> the numbers of their slots.
+        modules: the slots at which a client's module stands, which sees every pass.
+    """
+
+    points: dict[HookPoint, list[int]]
+    modules: list[int]
+
+    @classmethod
+    def at(cls, slots: Iterable[Slot]) -> _Standing:
+        """What stands there now."""
+        standing = cls({}, [])
+        for number, slot in enumerate(slots):
+            occupant = slot.occupant
+            if isinstance(occupant, HookPoint):
+                standing.points.setdefault(occupant, []).append(number)
+            elif occupant is not None:
+                standing.modules.append(number)
+        return standing
+
+
 class WrappedHost:
     """A transformers model with hooks that are there while a pass runs, and only where somebody looks.
 
@@ -41,6 +67,7 @@ class WrappedHost:
     Attributes:
         slots: the places where hook points stand, in the order in which a pass comes by.
         place: where the tokens of the running pass stand, for hooks that ask.
+        live: the hook points at which somebody looks.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy):
@@ -49,7 +76,9 @@ class WrappedHost:
         self.weights = Weights(anatomy, model)
         self.slots: list[Slot] = []
         self.place = Place()
+        self.live = Live()
         self._wiring: Wiring | None = None
+        self._standing: _Standing | None = None
         self._extra: list[int | None] = []
         self._configs: tuple[PreTrainedModel | None, dict[int, Any]] = None, {}
 
@@ -69,7 +98,7 @@ class WrappedHost:
         """
         outer, live = self._wiring, []
         if outer is None:
-            live = [slot for slot in self.slots if (layers is None or slot.layer in layers) and slot.live]
+            live = [slot for slot in self.live_slots() if layers is None or slot.layer in layers]
             self._check_inputs(live)
         wiring = Wiring(self.model)
         self._wiring = outer or wiring
@@ -119,9 +148,23 @@ class WrappedHost:
                     "heads are shared: hook hook_q_input, hook_k_input and hook_v_input."
                 )
 
+    def rescan(self) -> None:
+        """Look through the slots before the next pass, as what stands there has changed."""
+        self._standing = None
+
+    def live_slots(self) -> list[Slot]:
+        """The slots at which somebody looks, in the order in which a pass comes by."""
+        if self._standing is None:
+            self._standing = _Standing.at(self.slots)
+            for point in self._standing.points:
+                point.announce_to(self.live)
+        standing = self._standing
+        numbers = {number for point in self.live for number in standing.points.get(point, ())}
+        return [self.slots[number] for number in sorted(numbers.union(standing.modules))]
+
     def last_live_layer(self) -> int:
         """The last layer at which somebody looks: -1 before the blocks (or nowhere), n_layers after them."""
-        return max((slot.layer for slot in self.slots if slot.live), default=-1)
+        return max((slot.layer for slot in self.live_slots()), default=-1)
 
     def path_of_layer(self, layer: int) -> str:
         """The module that the stream enters after `layer` layers: a block, or what comes after the last."""

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from transformer_lens.hooks import is_live
 from transformer_lens.wrapped.anatomy import Weights
 from transformer_lens.wrapped.columns import Columns
 from transformer_lens.wrapped.wiring import Wiring, keep_value
@@ -58,12 +57,6 @@ class Slot:
     def occupant(self) -> nn.Module | None:
         """What stands there now: a HookPoint, or a client's own module."""
         return self.view._modules.get(self.leaf)
-
-    @property
-    def live(self) -> bool:
-        """Whether the occupant must see its activation."""
-        occupant = self.view._modules.get(self.leaf)  # as `occupant`; each pass asks hundreds of slots
-        return occupant is not None and is_live(occupant)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from transformer_lens.errors import TransformerLensError
 _BITSANDBYTES = ("Params4bit", "Int8Params")
 
 
-class UnreadableWeightError(TransformerLensError, RuntimeError):
+class UnreadableWeightError(TransformerLensError, NotImplementedError):
     """A weight that cannot be read or written as plain numbers."""
 
 

@@ -67,6 +67,8 @@ class View(nn.Module):
             self.host.weights.write(self.prefix + name, value, self.layer)
         else:
             super().__setattr__(name, value)
+            if isinstance(value, nn.Module):
+                self.host.rescan()
 
     def put(self, module: nn.Module) -> None:
         """Put a client's module in the place of HF's (the one restructuring there is); this view itself restores it.
