@@ -11,7 +11,8 @@ import transformer_lens
 from transformer_lens import _legacy
 
 PUBLIC = {
-    "ActivationCache", "EasyTransformer", "EasyTransformerConfig", "FactoredMatrix", "HookPoint", "HookedRootModule",
+    "ActivationCache", "BertNextSentencePrediction", "EasyTransformer", "EasyTransformerConfig", "FactoredMatrix",
+    "HookPoint", "HookedEncoder", "HookedRootModule",
     "HookedTransformer", "HookedTransformerConfig", "HookedTransformerKeyValueCache",
     "HookedTransformerKeyValueCacheEntry", "SVDInterpreter", "TransformerLensConfig", "TransformerLensKeyValueCache",
     "TransformerLensKeyValueCacheEntry",
@@ -31,6 +32,7 @@ def run(script):
     [
         "import transformer_lens",
         "from transformer_lens import HookedTransformer",
+        "from transformer_lens import BertNextSentencePrediction, HookedEncoder",
         "from transformer_lens import ActivationCache, HookedTransformerConfig, FactoredMatrix",
         "from transformer_lens.hook_points import HookPoint",
         "import transformer_lens.utils as utils; utils.get_act_name('q', 0)",
@@ -118,15 +120,17 @@ def test_no_old_path_hides_a_file():
 
 
 STEPS = (
-    "from transformer_lens import HookedTransformer as a; assert isinstance(a, type)",
-    "from transformer_lens.HookedTransformer import HookedTransformer as b, Output; assert isinstance(b, type)",
-    "import transformer_lens; assert isinstance(transformer_lens.HookedTransformer, type)",
+    "from transformer_lens import {0} as a; assert isinstance(a, type)",
+    "from transformer_lens.{0} import {0} as b; assert isinstance(b, type)",
+    "import transformer_lens; assert isinstance(transformer_lens.{0}, type)",
 )
 
 
+@pytest.mark.parametrize("name", ["HookedTransformer", "HookedEncoder", "BertNextSentencePrediction"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
-def test_the_class_stays_the_class_whatever_is_imported_first(order):
-    run("import warnings; warnings.simplefilter('ignore')\n" + "\n".join(STEPS[i] for i in [*order, *order]))
+def test_the_class_stays_the_class_whatever_is_imported_first(order, name):
+    steps = [STEPS[i].format(name) for i in [*order, *order]]
+    run("import warnings; warnings.simplefilter('ignore')\n" + "\n".join(steps))
 
 
 def test_star_import():

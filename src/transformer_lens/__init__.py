@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformer_lens.config import TransformerLensConfig as TransformerLensConfig
     from transformer_lens.hooks import HookedRootModule as HookedRootModule
     from transformer_lens.hooks import HookPoint as HookPoint
+    from transformer_lens.models.hooked_audio_encoder import HookedAudioEncoder as HookedAudioEncoder
     from transformer_lens.models.hooked_encoder import HookedEncoder as HookedEncoder
     from transformer_lens.models.hooked_encoder_decoder import HookedEncoderDecoder as HookedEncoderDecoder
     from transformer_lens.models.hooked_transformer import HookedTransformer as HookedTransformer
@@ -46,6 +47,7 @@ _EXPORTS = {
     "HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder",
     "HookedRootModule": "transformer_lens.hooks",
     "BertNextSentencePrediction": "transformer_lens.models.next_sentence",
+    "HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder",
     "HookedEncoder": "transformer_lens.models.hooked_encoder",
     "HookedTransformer": "transformer_lens.models.hooked_transformer",
     "HookedTransformerConfig": "transformer_lens.config",

@@ -18,14 +18,15 @@ _HOOKS = "transformer_lens.hooks"
 _NATIVE = "transformer_lens.native"
 _MODEL = "transformer_lens.models.hooked_transformer"
 _BRIDGE = "transformer_lens.models.transformer_bridge"
+_SOURCES = "transformer_lens.models.sources"
 _CONFIG = "transformer_lens.config"
-_ENCODER_DECODER = "transformer_lens.models.hooked_encoder_decoder"
 _TRAINING = "transformer_lens.training"
 _KV = f"{_NATIVE}.key_value_cache"
 _JACOBIAN = "transformer_lens.lenses.jacobian"
 
 _HOOK_POINTS = dict.fromkeys(("HookPoint", "HookedRootModule", "LensHandle"), _HOOKS) | {
-    "NamesFilter": f"{_HOOKS}.root"
+    "NamesFilter": f"{_HOOKS}.root",
+    "HookIntrospectionMixin": f"{_HOOKS}.introspection",
 }
 _CACHES = dict.fromkeys(("TransformerLensKeyValueCache", "TransformerLensKeyValueCacheEntry"), _KV) | {
     "HookedTransformerKeyValueCache": f"{_KV}:TransformerLensKeyValueCache",
@@ -35,10 +36,16 @@ _SUPPORT = dict.fromkeys(("check_model_support", "list_supported_models"), "tran
 _REGISTRY = dict.fromkeys(
     (
         *("OFFICIAL_MODEL_NAMES", "MODEL_ALIASES", "DEFAULT_MODEL_ALIASES", "make_model_alias_map"),
-        *("get_official_model_name", "get_pretrained_model_config", "get_num_params_of_pretrained"),
+        *("get_official_model_name", "get_num_params_of_pretrained"),
         *("get_checkpoint_labels", "get_pretrained_state_dict"),
     ),
     "transformer_lens.models.registry",
+) | dict.fromkeys(
+    (
+        *("get_pretrained_model_config", "convert_hf_model_config", "convert_neel_model_config"),
+        *("get_basic_config", "fill_missing_keys"),
+    ),
+    "transformer_lens.models.configurations",
 )
 _PROTOCOLS = ("TransformerLensModel", "TrainableTransformerLensModel", "TransformerLensModelWithWeights")
 _COMPONENTS = {
@@ -89,7 +96,8 @@ MODULES: dict[str, dict[str, str]] = {
     "HookedTransformerConfig": {"HookedTransformerConfig": _CONFIG},
     "HookedEncoder": {"HookedEncoder": "transformer_lens.models.hooked_encoder"},
     "BertNextSentencePrediction": {"BertNextSentencePrediction": "transformer_lens.models.next_sentence"},
-    "HookedEncoderDecoder": {"HookedEncoderDecoder": _ENCODER_DECODER},
+    "HookedEncoderDecoder": {"HookedEncoderDecoder": "transformer_lens.models.hooked_encoder_decoder"},
+    "HookedAudioEncoder": {"HookedAudioEncoder": "transformer_lens.models.hooked_audio_encoder"},
     "HookedRootModule": {"HookedRootModule": _HOOKS},
     "ActivationCache": {"ActivationCache": "transformer_lens.cache.activation_cache"},
     "FactoredMatrix": {
@@ -105,17 +113,55 @@ MODULES: dict[str, dict[str, str]] = {
     "model_bridge.sources": {"build_bridge_from_module": _BRIDGE},
     "model_bridge.sources.transformers": _SUPPORT,
     "model_bridge.sources.transformers.helpers": _SUPPORT,
-    "model_bridge.sources._bridge_builder": {"build_bridge_from_module": _BRIDGE},
+    "model_bridge.sources._bridge_builder": {
+        "build_bridge_from_module": _BRIDGE,
+        "build_bridge_config_from_hf": _SOURCES,
+        **dict.fromkeys(
+            ("detect_tokenizer_bos_eos", "configure_tokenizer", "skip_tokenizer_for_modality"),
+            "transformer_lens.models.description",
+        ),
+    },
+    "model_bridge.sources.native": {"boot": f"{_SOURCES}:boot_native"},
+    "model_bridge.sources.transformers.source": {"boot": f"{_SOURCES}:boot_transformers"},
+    "model_bridge.sources.tl_legacy": {
+        **dict.fromkeys(("derive_tl_legacy_config", "fetch_tl_legacy_state_dict"), _SOURCES),
+        "boot": f"{_SOURCES}:boot_tl_legacy",
+    },
+    "model_bridge.bridge_core": {
+        "build_alias_to_canonical_map": f"{_HOOKS}.aliases",
+        "BridgeCore": f"{_BRIDGE}:TransformerBridge",
+    },
+    "model_bridge.component_setup": {"replace_remote_component": "transformer_lens.wrapped.components"},
+    "model_bridge.composition_scores": {"CompositionScores": "transformer_lens.weights.composition"},
+    "model_bridge.exceptions": {"StopAtLayerException": "transformer_lens.wrapped.wiring:Stopped"},
     "model_protocol": dict.fromkeys(_PROTOCOLS, "transformer_lens.models.protocols"),
     "past_key_value_caching": _CACHES,
     "cache.key_value_cache": _CACHES,
     "cache.key_value_cache_entry": _CACHES,
-    "loading_from_pretrained": _REGISTRY,
+    "loading_from_pretrained": {**_REGISTRY, "Config": "transformer_lens.config.basic:BasicConfig"},
     "supported_models": {**_REGISTRY, **_SUPPORT},
+    "factories": {},
+    "factories.activation_function_factory": {"ActivationFunctionFactory": f"{_NATIVE}.activations"},
+    "factories.architecture_adapter_factory": {"ArchitectureAdapterFactory": "transformer_lens.specs.added"},
     "config.transformer_lens_config": {"TransformerLensConfig": _CONFIG},
     "train": dict.fromkeys(("HookedTransformerTrainConfig", "train"), _TRAINING),
     "tools": {},
     "tools.analysis": {},
+    "tools.analysis.attribution_patching": {
+        **dict.fromkeys(
+            ("GradientCache", "cache_activation_and_gradient", "capture_writer_outputs"),
+            "transformer_lens.patching.gradient_cache",
+        ),
+        **dict.fromkeys(("Node", "enumerate_nodes", "enumerate_edges"), "transformer_lens.circuits.position_nodes"),
+        **dict.fromkeys(
+            ("EdgeAttributionConfig", "AttributionResult", "attribution_patch"),
+            "transformer_lens.circuits.position_attribution",
+        ),
+        **dict.fromkeys(
+            ("FaithfulnessConfig", "FaithfulnessResult", "faithfulness"),
+            "transformer_lens.circuits.position_faithfulness",
+        ),
+    },
     "tools.analysis.direct_logit_attribution": dict.fromkeys(
         ("DirectLogitAttribution", "direct_logit_attribution"), "transformer_lens.lenses.attribution"
     ),
@@ -130,11 +176,12 @@ MODULES: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             (
                 *("SubspaceInterchange", "NormMatchedPlacebo", "collect_activations", "run_with_intervention"),
-                *("intervened_logits", "DASResult", "fit_das"),
+                "intervened_logits",
             ),
             "transformer_lens.steering.interchanges",
         ),
-        "random_init_bridge": "transformer_lens.models.random_bridge",
+        **dict.fromkeys(("DASResult", "fit_das"), "transformer_lens.steering.das"),
+        **dict.fromkeys(("random_init_bridge", "reinitialized"), "transformer_lens.models.random_bridge"),
     },
     "tools.analysis.jacobian_lens": dict.fromkeys(("JacobianLens", "JacobianLensReadout"), _JACOBIAN),
     "tools.analysis.jacobian_lens_coordinate_patch": dict.fromkeys(

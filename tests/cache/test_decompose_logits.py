@@ -125,9 +125,10 @@ def test_parts_of_the_vocabulary():
 
 def test_ranks_count_likelier_tokens():
     logits, cache = run_of("plain")
-    result = cache.logit_lens(targets=[int(logits[0, -1].argmax()), int(logits[0, -1].argmin())])
-    assert result.rank_trajectory()[-1, 0] == 0
-    assert result.rank_trajectory(1)[-1, 0] == 30
+    first, last = int(logits[0, -1].argmax()), int(logits[0, -1].argmin())
+    result = cache.logit_lens(targets=[first, last])
+    assert result.rank_trajectory(first)[-1, 0] == 0
+    assert result.rank_trajectory(last)[-1, 0] == 30
     assert result.readout.target_ranks.shape == (3, 2, 2)
 
 

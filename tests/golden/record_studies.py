@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 FOLDER = Path(__file__).parent / "studies"
 
@@ -72,6 +73,93 @@ def sparse_probes():
     (FOLDER / "sparse.json").write_text(json.dumps(found, indent=1))
 
 
+# --- attribution patching ---------------------------------------------------------------------------------------------
+
+MODELS = {
+    "gpt2": GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=8,
+        n_inner=16,
+        vocab_size=11,
+        n_positions=8,
+        initializer_range=0.4,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    "llama": LlamaConfig(
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        hidden_size=8,
+        intermediate_size=12,
+        vocab_size=11,
+        max_position_embeddings=8,
+        initializer_range=0.4,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+}
+CLEAN = torch.tensor([[1, 2, 3, 4], [4, 5, 6, 7]])
+CORRUPT = torch.tensor([[1, 5, 3, 4], [4, 9, 6, 8]])
+OTHERS = torch.tensor([[1, 6, 3, 4], [2, 8, 9, 4], [0, 1, 2, 3]])
+
+
+LENSES = {
+    "shared": {"targets": [3, 7]},
+    "of each row": {"targets": torch.tensor([3, 4])},
+    "of each position": {"targets": CLEAN, "positions": None, "return_type": "log_probs"},
+    "of each row at all positions": {"targets": CLEAN[:, :1], "positions": None, "return_type": "probs"},
+}
+
+
+def read(found):
+    """A logit lens, with what its methods say."""
+    readout = found.readout
+    row = (0,) * (readout.values.ndim - 1)
+    said = {"selected_ids": readout.selected_ids, "row_ids": readout.row_ids(row), "labels": found.labels}
+    return plain({**vars(readout), **said})
+
+
+def metric(logits):
+    return logits[0, -1, 3] - logits[0, -1, 7]
+
+
+def node(of):
+    return [of.kind, of.position, of.layer, of.head, of.hook_name]
+
+
+def attribution(config):
+    patching = importlib.import_module("transformer_lens.tools.analysis.attribution_patching")
+    sources = importlib.import_module("transformer_lens.model_bridge.sources")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(FOLDER / config.model_type)
+    (FOLDER / config.model_type / "generation_config.json").unlink()
+    bridge = sources.build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
+    by_edge = patching.EdgeAttributionConfig(granularity="edge")
+    nodes = patching.attribution_patch(bridge, CLEAN, CORRUPT, metric)
+    edges = patching.attribution_patch(bridge, CLEAN, CORRUPT, metric, by_edge)
+    pair = CLEAN[:1], CORRUPT[:1]
+    top = patching.attribution_patch(bridge, *pair, metric, by_edge).top_edges(12)
+    mean = patching.FaithfulnessConfig(ablation="mean")
+    cache = patching.cache_activation_and_gradient(bridge, CORRUPT, metric)
+    lens = importlib.import_module("transformer_lens.tools.analysis.logit_lens").logit_lens
+    return {
+        "lens": {name: read(lens(bridge, CLEAN, **options)) for name, options in LENSES.items()},
+        "nodes": [[node(one), score] for one, score in nodes.node_scores.items()],
+        "edges": [[node(one), node(other), score] for (one, other), score in edges.edge_scores.items()],
+        "nodes_by_edges": [[node(one), score] for one, score in edges.node_scores.items()],
+        "top_edges": [[node(one), node(other), score] for one, other, score in top],
+        "faithfulness": plain(patching.faithfulness(bridge, *pair, metric, top)),
+        "mean_ablated": plain(patching.faithfulness(bridge, *pair, metric, top, mean, mean_tokens=OTHERS)),
+        "cache": plain(cache),
+    }
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     sparse_probes()
+    runs = {"clean": plain(CLEAN), "corrupt": plain(CORRUPT), "others": plain(OTHERS)}
+    found = runs | {name: attribution(config) for name, config in MODELS.items()}
+    (FOLDER / "attribution.json").write_text(json.dumps(found))

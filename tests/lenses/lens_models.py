@@ -1,5 +1,6 @@
 """Models that lenses look at: `demo` on both hosts, and small random families on both, no parameter left at 0 or 1."""
 
+import copy
 from functools import cache
 
 import torch
@@ -58,3 +59,13 @@ def documents(seed, rows, length=24):
     """Beginnings of training texts of the embedded model."""
     long = (document.ids[:length] for document in demo.documents(seed) if len(document.ids) >= length)
     return torch.tensor([next(long) for _ in range(rows)])
+
+
+DIRECTION = torch.randn(16, generator=torch.Generator().manual_seed(5))
+
+
+def exact(name):
+    """The model in float64, a step for finite differences, and what they are good for."""
+    model = copy.deepcopy(small(name)).to(torch.float64)
+    # Transformers' models compute norms and rotations in float32 whatever their dtype.
+    return (model, 1e-3, 5e-3) if name.endswith("bridge") else (model, 1e-5, 1e-5)

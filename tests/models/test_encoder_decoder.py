@@ -1,5 +1,6 @@
 """HookedEncoderDecoder against recorded activations, against transformers' T5, and against its own laws."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,14 @@ def test_beams_are_transformers(pair):
 def test_a_folder_loads_as_the_model_does(kind, tmp_path):
     hf = make_hf(kind)
     hf.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    published = {"output_past": True, "n_positions": 64, "task_specific_params": {"summarization": {"num_beams": 4}}}
+    (tmp_path / "config.json").write_text(json.dumps(config | published))
     tokens, decoder = draw(2, 8), draw(2, 3)
     model = HookedEncoderDecoder.from_pretrained(tmp_path, device="cpu")
     assert distance(model(tokens, decoder), hf(input_ids=tokens, decoder_input_ids=decoder).logits) < 1e-5
     assert model.tokenizer is None
+    assert model.cfg.n_ctx == 64
     assert model.cfg.original_architecture == KINDS[kind][0].__name__
 
 
@@ -209,6 +214,24 @@ def test_official_names_belong_to_it():
 
     assert resolve("t5-small") == "google-t5/t5-small"
     assert "google-t5/t5-large" in next(row for row in rows("t5") if row.family == "T5").names
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_back_to_transformers(kind, tmp_path):
+    hf = make_hf(kind)
+    model = load(hf)
+    back, whole = model.to_hf().state_dict(), hf.state_dict()
+    assert back.keys() == whole.keys()
+    assert all(torch.equal(back[name], whole[name]) for name in whole)
+    model.decoder[0].cross_attn.W_O.data = model.decoder[0].cross_attn.W_O.data.clone()
+    model.decoder[0].cross_attn.W_O.data[1] = 0
+    model.save_pretrained(tmp_path)
+    tokens, decoder = draw(2, 8), draw(2, 3)
+    logits = type(hf).from_pretrained(tmp_path)(input_ids=tokens, decoder_input_ids=decoder).logits
+    assert distance(logits, model(tokens, decoder)) < 1e-5
+    assert distance(logits, hf(input_ids=tokens, decoder_input_ids=decoder).logits) > 1e-3
+    assert distance(HookedEncoderDecoder.from_pretrained(tmp_path, device="cpu")(tokens, decoder), logits) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -467,9 +490,13 @@ def test_rows_end(model):
     assert (ended[0, first:] == end).all()
 
 
-@pytest.mark.parametrize("name", ["encoder.1.hook_resid_post", "decoder.0.hook_resid_post"])
+STEERED = ["encoder.1.hook_resid_post", "decoder.0.hook_resid_post", "decoder.1.cross_attn.hook_v"]
+
+
+@pytest.mark.parametrize("name", STEERED)
 def test_steered_text_is_the_same_with_and_without_cache(model, name):
-    direction = torch.randn(16, generator=torch.Generator().manual_seed(0)) * 3
+    width = 6 if name.endswith("hook_v") else 16
+    direction = torch.randn(width, generator=torch.Generator().manual_seed(0)) * 5
     tokens = draw(2, 9)
     settings = {"max_new_tokens": 8, "do_sample": False, "stop_at_eos": False, "verbose": False}
     plain = model.generate(tokens, **settings)
@@ -477,6 +504,15 @@ def test_steered_text_is_the_same_with_and_without_cache(model, name):
         with_cache, without = (model.generate(tokens, use_past_kv_cache=cached, **settings) for cached in (True, False))
     assert torch.equal(with_cache, without)
     assert not torch.equal(with_cache, plain)
+
+
+def test_the_encoders_keys_are_seen_at_each_step(model):
+    lengths = []
+    settings = {"max_new_tokens": 4, "do_sample": False, "stop_at_eos": False, "verbose": False}
+    plain = model.generate(draw(2, 9), **settings)
+    with model.hooks(fwd_hooks=[("decoder.0.cross_attn.hook_k", lambda k, hook: lengths.append(k.shape[1]))]):
+        assert torch.equal(model.generate(draw(2, 9), **settings), plain)
+    assert lengths == [9] * 4
 
 
 def test_sampling_takes_its_settings(model):
@@ -522,3 +558,16 @@ def test_to_says_so():
     assert model.to(torch.float64).cfg.dtype == torch.float64
     assert model.cpu().cfg.device == "cpu"
     assert model.W_E.dtype == torch.float64
+
+
+@torch.no_grad()
+def test_only_the_first_layers_of_both():
+    hf = make_hf("gated")
+    model = load(hf, first_n_layers=1)
+    tokens = draw(2, 5)
+    short = model.to_hf()
+    assert (short.config.num_layers, short.config.num_decoder_layers) == (1, 1)
+    hf.encoder.block, hf.decoder.block = hf.encoder.block[:1], hf.decoder.block[:1]
+    wanted = hf(input_ids=tokens, decoder_input_ids=tokens).logits
+    torch.testing.assert_close(model(tokens, tokens), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(short(input_ids=tokens, decoder_input_ids=tokens).logits, wanted, atol=1e-5, rtol=0)

@@ -13,6 +13,7 @@ from transformer_lens.loading_from_pretrained import get_official_model_name, ge
 
 from transformer_lens import HookedEncoder, HookedTransformer, list_supported_models
 from transformer_lens.errors import ConfigurationError, UnknownNameError
+from transformer_lens.models import hub
 from transformer_lens.models.saving import NotRepresentableError
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.weights.checkpoints import CheckpointError
@@ -135,7 +136,7 @@ def test_a_configuration_that_is_not_understood(folder, fields, message):
 
 def test_models_of_another_class(folder):
     with pytest.raises(
-        UnsupportedModelError, match=r"'gpt2' \(GPT-2\) is not for HookedEncoder but for Hooked"
+        UnsupportedModelError, match=r"'demo' \(GPT-2\) is not for HookedEncoder but for Hooked"
     ) as said:
         load("demo")
     assert "HookedTransformer.from_pretrained. TransformerBridge" in str(said.value)
@@ -148,6 +149,14 @@ def test_models_of_another_class(folder):
     change_config(folder, model_type="berd")
     with pytest.raises(UnsupportedModelError, match=r"HookedEncoder knows no family with .* 'berd'. Nearest: bert"):
         load(folder)
+
+
+def test_names_of_another_class_are_refused_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda *args, **kwargs: pytest.fail("fetched"))
+    with pytest.raises(UnsupportedModelError, match=r"'bert-base-cased' \(BERT\) is not for HookedTransformer but"):
+        HookedTransformer.from_pretrained("bert-base-cased")
+    with pytest.raises(UnsupportedModelError, match=r"'gpt2' \(GPT-2\) is not for HookedEncoder but for HookedTr"):
+        load("gpt2")
 
 
 def test_names_and_arguments_that_are_not():
@@ -168,6 +177,28 @@ def test_official_names():
 def test_a_configuration_alone(folder):
     cfg = get_pretrained_model_config(str(folder), device="cpu")
     assert (cfg.n_layers, cfg.n_ctx, cfg.attention_dir) == (2, 12, "bidirectional")
+
+
+@torch.no_grad()
+def test_fewer_layers(folder):
+    model = load(folder, first_n_layers=1)
+    hf = berts.bert()(berts.TOKENS, attention_mask=berts.MASK, token_type_ids=berts.TYPES, output_hidden_states=True)
+    stream = model.encoder_output(berts.TOKENS, *GIVEN.values())
+    torch.testing.assert_close(stream, hf.hidden_states[1], atol=1e-5, rtol=0)
+    assert (model.cfg.n_layers, model.to_hf().config.num_hidden_layers) == (1, 1)
+    with pytest.raises(ConfigurationError, match="first_n_layers=3, and the model has 2 layers"):
+        load(folder, first_n_layers=3)
+
+
+@torch.no_grad()
+def test_the_encoder_inside_a_classifier():
+    classifier = berts.bert("BertForSequenceClassification")
+    with pytest.raises(CheckpointError, match=r"holds classifier.bias, classifier.weight, which BERT"):
+        HookedEncoder.from_pretrained("x", hf_model=classifier)
+    model = HookedEncoder.from_pretrained("x", hf_model=classifier.bert, device="cpu")
+    pooled = model.pooler(model.encoder_output(berts.TOKENS, *GIVEN.values()))
+    wanted = classifier(berts.TOKENS, attention_mask=berts.MASK, token_type_ids=berts.TYPES).logits
+    torch.testing.assert_close(classifier.classifier(pooled), wanted, atol=1e-5, rtol=0)
 
 
 def test_fewer_positions(folder):

@@ -132,8 +132,10 @@ def test_padding_changes_nothing(model):
     alone = model(TOKENS[1:2, :5], token_type_ids=TYPES[1:2, :5])
     assert distance(model(TOKENS, **GIVEN)[1:2, :5], alone) < 1e-5
     assert distance(model(TOKENS, token_type_ids=TYPES)[1:2, :5], alone) > 1e-3  # ids alone are all tokens
-    nothing = model(TOKENS, one_zero_attention_mask=torch.zeros_like(MASK))
-    assert nothing.isfinite().all()
+    nothing = torch.zeros_like(MASK)
+    looked_at, cache = model.run_with_cache(TOKENS, one_zero_attention_mask=nothing)
+    assert cache["pattern", 1].isfinite().all()
+    assert distance(model(TOKENS, one_zero_attention_mask=nothing), looked_at) < 1e-5
 
 
 @torch.no_grad()
@@ -382,6 +384,7 @@ def test_fields_that_would_be_ignored(fields, message):
     ("arguments", "message"),
     [
         ({"input": TOKENS, "return_type": "loss"}, "return_type of the mlm head is one of 'logits', 'predictions'"),
+        ({"input": TOKENS, "head": "cls"}, 'head is "mlm" or "nsp"; got .cls.'),
         ({"input": TOKENS, "return_type": "predictions", "head": "nsp"}, "of the nsp head is one of 'logits', None"),
         ({"input": torch.zeros(1, 13, dtype=torch.long)}, "13 tokens exceed this model's context of n_ctx=12"),
         ({"input": torch.zeros(1, 3, 16)}, r"shape \[batch, pos\] or \[pos\]; got \(1, 3, 16\), torch.float32"),

@@ -194,9 +194,9 @@ def test_a_bar_where_loading_or_processing_takes_more_than_a_second(capsys):
             time.sleep(pause)
             yield name, value
 
-    loading._place(model, slowly(0.0), share=False)
+    loading.place(model, slowly(0.0), share=False)
     assert not capsys.readouterr().err
-    loading._place(model, slowly(1.5 / len(own)), share=False)
+    loading.place(model, slowly(1.5 / len(own)), share=False)
     assert "Loading weights" in capsys.readouterr().err
 
     def slow_step(part):

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from transformer_lens.config import TransformerLensConfig
 from transformer_lens.native import activations, linear
+from transformer_lens.native.activations import ActivationFunctionFactory
 
 
 def test_gelu_by_its_formula():
@@ -54,3 +56,30 @@ def test_a_cache_of_another_batch_has_no_offset(n_heads):
     assert model.get_pos_offset(None, 2) == 0
     with pytest.raises(ValueError, match="batch of 2; these tokens are 3"):
         model.get_pos_offset(cache, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("relu", [0.0, 0.5, 2.0]),
+        ("gelu", [-0.1587, 0.3457, 1.9545]),
+        ("gelu_new", [-0.1588, 0.3457, 1.9546]),
+        ("gelu_fast", [-0.1588, 0.3457, 1.9546]),
+        ("silu", [-0.2689, 0.3112, 1.7616]),
+        ("solu", [-0.0391, 0.0876, 1.5712]),
+        ("solu_ln", [-0.0391, 0.0876, 1.5712]),
+        ("gelu_pytorch_tanh", [-0.1588, 0.3457, 1.9546]),
+        ("xielu", [-0.2057, 0.4500, 4.2000]),
+        ("relu2", [0.0, 0.25, 4.0]),
+    ],
+)
+def test_the_function_of_a_configuration_gives_the_numbers_of_4_3(name, values):
+    cfg = TransformerLensConfig(d_model=8, d_head=4, n_layers=1, n_ctx=6, act_fn=name)
+    picked = ActivationFunctionFactory.pick_activation_function(cfg)
+    torch.testing.assert_close(picked(torch.tensor([-1.0, 0.5, 2.0])), torch.tensor(values), rtol=0, atol=6e-5)
+
+
+def test_an_unknown_function_is_refused():
+    cfg = TransformerLensConfig(d_model=8, d_head=4, n_layers=1, n_ctx=6, act_fn="zork")
+    with pytest.raises(ValueError, match="No activation function is called 'zork'; there are relu, relu2"):
+        ActivationFunctionFactory.pick_activation_function(cfg)

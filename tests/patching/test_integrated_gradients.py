@@ -29,11 +29,15 @@ def test_heads_have_an_axis_of_their_own():
     assert found.shape == (2, 7, 4)
 
 
+def test_embeddings_are_as_the_stream_that_they_enter():
+    # Both runs have the same positions, so the token embedding alone moves.
+    found = integrated_gradients(toy(), TOKENS, METRIC, baseline=OTHER, hook="hook_embed", steps=3)
+    torch.testing.assert_close(found, integrated_gradients(toy(), TOKENS, METRIC, baseline=OTHER, steps=3))
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="steps is 1 or more"):
         integrated_gradients(toy(), TOKENS, METRIC, steps=0)
-    with pytest.raises(ValueError, match="Gradients are taken inside blocks; hook_embed is outside"):
-        integrated_gradients(toy(), TOKENS, METRIC, hook="hook_embed")
     with pytest.raises(ValueError, match="one shape"):
         integrated_gradients(toy(), TOKENS, METRIC, baseline=OTHER[:, 1:])
     with pytest.raises(ValueError, match=r"baseline has shape \(2, 7, 3\)"):

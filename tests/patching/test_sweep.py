@@ -210,7 +210,7 @@ def test_a_value_of_no_kind_says_which_there_are(value):
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="a HookedTransformer or a TransformerBridge; got Linear"):
+    with pytest.raises(TypeError, match="a HookedTransformer, a HookedEncoder or a TransformerBridge; got Linear"):
         sweep(torch.nn.Linear(2, 2), tokens(), [], LogitDifference(1))
 
 

@@ -5,9 +5,6 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Audio models have no native host yet.": """
-        HookedAudioEncoder
-    """,
     "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
         components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
             calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
@@ -16,39 +13,14 @@ _NAMES = {
         components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
             calculate_z_scores
     """,
-    "A family is data (specs), so there are no functions that convert configurations of one family.": """
-        loading_from_pretrained: Config convert_hf_model_config convert_neel_model_config fill_missing_keys
-            get_basic_config get_pretrained_model_config
-        config.transformer_bridge_config.TransformerBridgeConfig.__init__
-        config.transformer_bridge_config.TransformerBridgeConfig.head_dim factories.activation_function_factory
-        factories.architecture_adapter_factory
+    "A bridge is made from what boot found: no adapters, templates of components or drivers of other engines.": """
+        model_bridge.bridge_core.BridgeCore: __init__ add_hook add_perma_hook close forward to_tokens
+        model_bridge.component_setup: refresh_container_state_owners set_original_components setup_blocks_bridge
+            setup_components setup_submodules
+        model_bridge.remote_bridge model_bridge.transformer_bridge.TransformerBridge.__init__
     """,
-    "Weights in HuggingFace's names are processed by the bridge itself.": """
-        weight_processing.ProcessWeights: center_unembed convert_tensor_to_hf_format convert_tensor_to_tl_format
-            distribute_weights_to_components extract_attention_tensors_for_folding
-    """,
-    "A bridge has one host and no adapters, components or remote drivers; its sites are in `wrapped`.": """
-        HookedRootModule.HookedRootModule.name hook_points.HookPoint.add_hook
-        hook_points.HookPoint.enable_reshape model_bridge.bridge_core model_bridge.component_setup
-        model_bridge.composition_scores model_bridge.exceptions model_bridge.remote_bridge
-        model_bridge.sources.native model_bridge.sources.tl_legacy model_bridge.sources.transformers.source
-        hook_points: HookIntrospectionMixin
-        model_bridge.sources._bridge_builder: build_bridge_config_from_hf build_bridge_from_module
-            configure_tokenizer detect_tokenizer_bos_eos skip_tokenizer_for_modality
-        model_bridge.transformer_bridge.TransformerBridge: OV_for_attn_layers QK_for_attn_layers __init__
-            attn_head_labels block_hooks block_submodules blocks_with composition_layer_indices
-            diffusion_generate encoder_output forward generate generate_stream get_params hf_generate init_weights
-            input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
-            stack_params_for to_sentence_pair_tokens
-    """,
-    "Results whose fields are not explained by their names; lenses, probing and patching hold such studies.": """
-        tools.analysis.attribution_patching
-    """,
-    "How a module draws its weights is not known; random_init_bridge draws a model's.": """
-        tools.analysis.interchange.reinitialized
-    """,
-    "Targets are one set for all rows, and the model's own soft cap is always in its logits.": """
-        tools.analysis.logit_lens.LogitReadout: applied_output_transform per_row_targets
+    "Models that hear, see or diffuse bring samplers and processors of their own; bridge.original_model has them.": """
+        model_bridge.transformer_bridge.TransformerBridge: diffusion_generate encoder_output prepare_multimodal_inputs
     """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils

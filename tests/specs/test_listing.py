@@ -7,13 +7,12 @@ from transformer_lens.specs.listing import markdown, names_of, rows
 from transformer_lens.specs.names import official_names
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
-ELSEWHERE = ("google-t5/", "facebook/hubert", "facebook/wav2vec2")
 
 
 def test_every_official_name_is_in_one_family():
     listed = [name for row in rows() for name in row.names]
     assert len(listed) == len(set(listed))
-    assert {name for name in official_names() if not name.startswith(ELSEWHERE)} == set(listed)
+    assert set(official_names()) == set(listed)
 
 
 def test_rows_are_found_by_any_word():
@@ -31,6 +30,8 @@ def test_what_a_row_says():
     (row,) = rows("google-bert/bert-base-cased")
     assert (row.norms, row.positions, row.mlp, row.no_effect) == ("layer norm after", "learned", "plain", ())
     assert (row.notes, row.saves) == ("held by HookedEncoder", True)
+    (row,) = rows("google-t5/t5-small")
+    assert (row.norms, row.positions, row.mlp, row.saves) == ("RMS norm before", "relative", "plain or gated", True)
 
 
 def test_model_types_are_told_apart():

@@ -79,5 +79,5 @@ def test_refuses(planted):
         find_subspace(model, pairs_of_tokens(), STREAM, 17)
     with pytest.raises(ValueError, match=r"Of 2 pairs, held_out=0.1 keeps 0"):
         find_subspace(model, pairs_of_tokens()[:2], STREAM, 2, held_out=0.1)
-    with pytest.raises(ValueError, match=r"an activation \[batch, pos, d\]; blocks.0.attn.hook_z has 4 axes"):
+    with pytest.raises(ValueError, match=r"activations \[batch, pos, d\]; blocks.0.attn.hook_z has shape"):
         find_subspace(model, pairs_of_tokens(), "blocks.0.attn.hook_z", 2)

@@ -6,11 +6,11 @@ from planted_model import N_FIRST, N_SECOND, STREAM, pairs_of_tokens, planted
 
 from transformer_lens import HookedTransformer, TransformerBridge
 from transformer_lens.steering.bases import random_basis
+from transformer_lens.steering.das import fit_das
 from transformer_lens.steering.interchanges import (
     NormMatchedPlacebo,
     SubspaceInterchange,
     collect_activations,
-    fit_das,
     intervened_logits,
     run_with_intervention,
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from census.tiny import tiny_model
 from tests.models.families import ROWS, hf_model
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, BertConfig, BertForMaskedLM
 
 from transformer_lens import TransformerBridge
 from transformer_lens.models.bridge_boot import anatomy_of
@@ -134,3 +134,9 @@ def test_a_model_that_needs_more_than_token_ids_is_refused_and_the_one_inside_it
         resolve(model, "blip-2")
     inside = TransformerBridge.boot_transformers(hf_model=model.language_model)
     assert inside(torch.tensor([[3, 4, 5]])).shape[:2] == (1, 3)
+
+
+def test_a_vocabulary_of_a_few_tokens_is_enough():
+    config = BertConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    bridge = TransformerBridge.boot_transformers(hf_model=BertForMaskedLM(config).eval())
+    assert bridge.layer_types() == ["attn+mlp"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transformer_lens.cache.attribution import token_ids
 from transformer_lens.cache.decompose import streams_until
-from transformer_lens.cache.logit_readout import FinalComparison, LogitLensResult, LogitReadout, ReturnType
+from transformer_lens.cache.logit_readout import FinalComparison, LogitLensResult, LogitReadout, ReadoutOptions
 from transformer_lens.cache.run import Run, as_slice
 from transformer_lens.cache.run import stream as stream_entering
 from transformer_lens.hooks import SliceInput
@@ -23,19 +23,13 @@ Lens = Callable[[Tensor, int], Tensor]
 
 def logit_lens(
     run: Run,
+    options: ReadoutOptions,
     *,
     layers: Sequence[int] | None = None,
     incl_mid: bool = False,
     positions: SliceInput = -1,
     batch_slice: SliceInput = None,
     lens: Lens | None = None,
-    apply_ln: bool = True,
-    vocab: Sequence[int] | Int[Tensor, "selected"] | None = None,
-    targets: Any = None,
-    return_type: ReturnType = "logits",
-    top_k: int | None = None,
-    chunk_size: int = 64,
-    enable_grad: bool = False,
     compare_to_final: bool = False,
 ) -> LogitLensResult:
     """The final norm and the unembedding on the stream entering each layer. See `ActivationCache.logit_lens`.
@@ -43,43 +37,28 @@ def logit_lens(
     With compare_to_final the result's `readout.final` compares each distribution with the model's own, which no lens
     changes; the last hook_resid_post must have been cached.
     """
-    reader = _reader(
-        run, lens=lens, apply_ln=apply_ln, return_type=return_type, top_k=top_k, vocab=vocab, targets=targets
-    )
 
     def selected(stream: Tensor) -> Tensor:
         here = as_slice(positions).apply(stream, dim=-2)
         return as_slice(batch_slice).apply(here, dim=0) if run.has_batch_dim else here
 
     streams = list(_streams(run, layers, incl_mid))
-    with torch.set_grad_enabled(enable_grad):
+    with torch.set_grad_enabled(options.enable_grad):
         vectors = [(layer, selected(stream)) for _, layer, stream in streams]
         final = selected(stream_entering(run, run.n_layers)) if compare_to_final else None
-        columns = reader.read(vectors, final, chunk_size)
+        reader = _Reader(run, options, lens, _Targets.of(run, options.targets, vectors[0][1].shape[:-1]))
+        columns = reader.read(vectors, final)
     has_batch_dim = run.has_batch_dim and as_slice(batch_slice).mode != "int"
     return LogitLensResult(
-        reader.readout(columns), [label for label, _, _ in streams], has_batch_dim, _target_names(targets)
+        reader.readout(columns), [label for label, _, _ in streams], has_batch_dim, _target_names(options.targets)
     )
 
 
-def read_vectors(
-    run: Run,
-    vectors: Float[Tensor, "*row d_model"],
-    *,
-    apply_ln: bool = True,
-    vocab: Sequence[int] | Int[Tensor, "selected"] | None = None,
-    targets: Any = None,
-    return_type: ReturnType = "logits",
-    top_k: int | None = None,
-    chunk_size: int = 64,
-    enable_grad: bool = False,
-) -> LogitReadout:
+def read_vectors(run: Run, vectors: Float[Tensor, "*row d_model"], options: ReadoutOptions) -> LogitReadout:
     """Any vectors of the stream's width, read as the final stream is. See `transformer_lens.lenses.logit_readout`."""
-    reader = _reader(
-        run, lens=None, apply_ln=apply_ln, return_type=return_type, top_k=top_k, vocab=vocab, targets=targets
-    )
-    with torch.set_grad_enabled(enable_grad):
-        columns = reader.read([(run.n_layers, vectors)], None, chunk_size)
+    reader = _Reader(run, options, None, _Targets.of(run, options.targets, vectors.shape[:-1]))
+    with torch.set_grad_enabled(options.enable_grad):
+        columns = reader.read([(run.n_layers, vectors)], None)
     return reader.readout(_Columns(*(None if column is None else column[0] for column in columns)))
 
 
@@ -88,31 +67,6 @@ def _target_names(targets: Any) -> list[str | None] | None:
         return None
     given = [targets] if isinstance(targets, str | int) else list(targets)
     return [target if isinstance(target, str) else None for target in given]
-
-
-def _reader(
-    run: Run,
-    *,
-    lens: Lens | None,
-    apply_ln: bool,
-    return_type: ReturnType,
-    top_k: int | None,
-    vocab: Any,
-    targets: Any,
-) -> _Reader:
-    if return_type not in ("logits", "probs", "log_probs"):
-        raise ValueError(f'return_type is "logits", "probs" or "log_probs"; got {return_type!r}.')
-    if vocab is not None and top_k is not None:
-        raise ValueError("Give vocab (these tokens) or top_k (the likeliest), not both.")
-    return _Reader(
-        run,
-        lens=lens,
-        apply_ln=apply_ln,
-        return_type=return_type,
-        top_k=top_k,
-        vocab=None if vocab is None else torch.as_tensor(vocab),
-        targets=None if targets is None else token_ids(run, targets).flatten(),
-    )
 
 
 def _streams(run: Run, layers: Sequence[int] | None, incl_mid: bool) -> Iterator[tuple[str, int, Tensor]]:
@@ -139,38 +93,60 @@ class _Columns(NamedTuple):
     final_rank: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """Tokens that are asked about: the same ones for all rows, or one for each."""
+
+    ids: Int[Tensor, "*row_or_target"]
+    each: Int[Tensor, "row target"]
+    per_row: bool
+
+    @classmethod
+    def of(cls, run: Run, asked: Any, shape: torch.Size) -> _Targets | None:
+        """Those of rows of this shape."""
+        if asked is None:
+            return None
+        ids, vocabulary = token_ids(run, asked), run.readout.unembedding().shape[-1]
+        if bool(((ids < 0) | (ids >= vocabulary)).any()):
+            raise ValueError(f"Tokens are from 0 to {vocabulary - 1}; got {ids.tolist()} as targets.")
+        if not isinstance(asked, Tensor) or not ids.ndim:
+            return cls(ids.flatten(), ids.flatten().expand(shape.numel(), -1), per_row=False)
+        try:
+            each = ids.broadcast_to(shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"A tensor of targets has one for each vector, and vectors are {tuple(shape)}; got {tuple(ids.shape)}. "
+                "Targets for all vectors are a list."
+            ) from error
+        return cls(each, each.reshape(-1, 1), per_row=True)
+
+
+@dataclass(frozen=True, eq=False)
 class _Reader:
     """Reads vectors chunk by chunk: few chunks of logits exist beside what is asked for, whatever the layers."""
 
     run: Run
+    options: ReadoutOptions
     lens: Lens | None
-    apply_ln: bool
-    return_type: ReturnType
-    top_k: int | None
-    vocab: Tensor | None
-    targets: Tensor | None
+    targets: _Targets | None
 
-    def read(
-        self, streams: Sequence[tuple[int, Float[Tensor, "*row d_model"]]], final: Tensor | None, chunk_size: int
-    ) -> _Columns:
+    def read(self, streams: Sequence[tuple[int, Float[Tensor, "*row d_model"]]], final: Tensor | None) -> _Columns:
         """Each column with a leading axis over streams, which are given with their layers.
 
         The chunks of rows are the outer loop, so that a chunk's final distribution is computed once for all layers.
         """
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is at least 1; got {chunk_size}.")
-        shape = streams[0][1].shape[:-1]
+        shape, chunk_size = streams[0][1].shape[:-1], self.options.chunk_size
         flat = [(layer, vectors.reshape(-1, vectors.shape[-1])) for layer, vectors in streams]
         last = None if final is None else final.reshape(-1, final.shape[-1])
         pieces: list[list[_Columns]] = [[] for _ in flat]
         for start in range(0, max(shape.numel(), 1), chunk_size):
             rows = slice(start, start + chunk_size)
             goal = None if last is None else self._distribution(last[rows])
+            asked = None if self.targets is None else self.targets.each[rows]
             for done, (layer, vectors) in zip(pieces, flat, strict=True):
                 here = vectors[rows]
                 lens = None if layer == self.run.n_layers else self.lens
-                done.append(self._chunk(here if lens is None else lens(here, layer), goal))
+                done.append(self._chunk(here if lens is None else lens(here, layer), asked, goal))
         joined = [[_joined(column, shape) for column in zip(*done, strict=True)] for done in pieces]
         return _Columns(*(None if rows[0] is None else torch.stack(rows) for rows in zip(*joined, strict=True)))
 
@@ -178,38 +154,52 @@ class _Reader:
         """The columns, with what was asked for."""
         assert columns.values is not None
         assert columns.entropy is not None
-        compared = None
+        compared, options, targets = None, self.options, self.targets
         if columns.kl is not None and columns.final_rank is not None:
             compared = FinalComparison(columns.kl, columns.final_rank)
+        ids = None
+        if targets is not None:
+            ids = targets.ids.expand(columns.entropy.shape) if targets.per_row else targets.ids
         return LogitReadout(
-            columns.values, self.return_type, columns.entropy, columns.top_ids, self.vocab, self.targets,
-            columns.target_ranks, columns.target_probabilities, compared, self.apply_ln,
-        )  # fmt: skip
+            columns.values,
+            options.return_type,
+            columns.entropy,
+            top_ids=columns.top_ids,
+            vocab_ids=None if options.vocab is None else torch.as_tensor(options.vocab),
+            target_ids=ids,
+            target_ranks=columns.target_ranks,
+            target_probabilities=columns.target_probabilities,
+            final=compared,
+            applied_ln=options.apply_ln,
+            per_row_targets=targets is not None and targets.per_row,
+        )
 
     def _distribution(self, vectors: Tensor) -> Tensor:
         """The model's own log-probabilities."""
         readout = self.run.readout
         return _wide(readout.logits(readout.normed(vectors))).log_softmax(-1)
 
-    def _chunk(self, vectors: Tensor, goal: Tensor | None) -> _Columns:
-        readout = self.run.readout
-        logits = readout.logits(readout.normed(vectors) if self.apply_ln else vectors)
+    def _chunk(self, vectors: Tensor, asked: Int[Tensor, "row target"] | None, goal: Tensor | None) -> _Columns:
+        readout, options = self.run.readout, self.options
+        logits = readout.logits(readout.normed(vectors) if options.apply_ln else vectors)
         log_probs = _wide(logits).log_softmax(-1)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
-        values = {"logits": logits, "probs": log_probs.exp(), "log_probs": log_probs}[self.return_type]
+        values = {"logits": logits, "probs": log_probs.exp(), "log_probs": log_probs}[options.return_type]
         top_ids = ranks = of_targets = kl = final_rank = None
-        if self.targets is not None:
-            ids = self.targets.to(logits.device)
-            ranks = torch.stack([_rank(logits, column) for column in logits[:, ids].T], -1)
-            of_targets = log_probs[:, ids].exp()
+        if asked is not None:
+            asked = asked.to(logits.device)
+            ranks = torch.stack([_rank(logits, column) for column in logits.gather(-1, asked).unbind(-1)], -1)
+            of_targets = log_probs.gather(-1, asked).exp()
         if goal is not None:
             kl = (goal.exp() * (goal - log_probs)).sum(-1)
             final_rank = _rank(logits, logits.gather(-1, goal.argmax(-1, keepdim=True))[:, 0])
-        if self.top_k is not None:
-            top_ids = logits.topk(self.top_k, -1).indices
+        if options.top_k is not None:
+            top_ids = logits.topk(options.top_k, -1).indices
             values = values.gather(-1, top_ids)
-        if self.vocab is not None:
-            values = values[:, self.vocab.to(values.device)]
+        elif options.vocab is not None:
+            values = values[:, torch.as_tensor(options.vocab, device=values.device)]
+        elif asked is not None:
+            values = values.gather(-1, asked)
         return _Columns(values, entropy, top_ids, ranks, of_targets, kl, final_rank)
 
 

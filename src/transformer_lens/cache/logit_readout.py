@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -14,21 +15,62 @@ from transformer_lens.extras import import_extra
 ReturnType = Literal["logits", "probs", "log_probs"]
 
 
+@dataclass(frozen=True, eq=False)
+class ReadoutOptions:
+    """What is read of vectors in the vocabulary.
+
+    Attributes:
+        apply_ln: through the final norm, by each vector's own scale.
+        vocab: the values of these tokens alone.
+        targets: tokens whose ranks are returned, and whose values alone, unless top_k or vocab choose others: an id, a
+            text that is one token, or several of them, for all vectors; or a tensor of ids, one for each vector, whose
+            axes are those before the last of the vectors (from the right; 1 where they are the same along one).
+        return_type: "logits", "probs" or "log_probs" (nats).
+        top_k: the values of the likeliest tokens alone, and their ids.
+        chunk_size: how many vectors are unembedded at a time.
+        enable_grad: let gradients flow.
+
+    Example:
+        >>> ReadoutOptions(vocab=[1], top_k=2)
+        Traceback (most recent call last):
+        ValueError: Give vocab (these tokens) or top_k (the likeliest), not both.
+    """
+
+    apply_ln: bool = True
+    vocab: Sequence[int] | Int[Tensor, "selected"] | None = None
+    targets: Any = None
+    return_type: ReturnType = "logits"
+    top_k: int | None = None
+    chunk_size: int = 64
+    enable_grad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.return_type not in get_args(ReturnType):
+            raise ValueError(f'return_type is "logits", "probs" or "log_probs"; got {self.return_type!r}.')
+        if self.vocab is not None and self.top_k is not None:
+            raise ValueError("Give vocab (these tokens) or top_k (the likeliest), not both.")
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size is at least 1; got {self.chunk_size}.")
+
+
 @dataclass(frozen=True)
 class LogitReadout:
     """Vectors of the stream, read in the vocabulary.
 
     Attributes:
-        values: logits, probabilities or log-probabilities (nats): of all tokens, of `vocab_ids`, or of `top_ids`.
+        values: logits, probabilities or log-probabilities (nats): of `top_ids`, `vocab_ids` or else `target_ids`, where
+            there are any, or of all tokens.
         return_type: which of them.
         entropy: of the whole distribution, in nats.
         top_ids: the likeliest tokens, best first, where top_k was asked for.
         vocab_ids: the tokens asked for, where a part of the vocabulary was.
-        target_ids: the targets asked for.
+        target_ids: the targets asked for, for all rows; or one for each row.
         target_ranks: how many tokens are likelier than each target (0: it is the likeliest).
         target_probabilities: the probability of each target.
         final: how each distribution compares with the one that the model ends with, where that was asked for.
         applied_ln: whether the vectors went through the final norm.
+        per_row_targets: whether there is a target for each row.
+        applied_output_transform: whether the logits are those after the model's soft cap, as they always are here.
     """
 
     values: Float[Tensor, "*row selected"]
@@ -36,20 +78,32 @@ class LogitReadout:
     entropy: Float[Tensor, "*row"]
     top_ids: Int[Tensor, "*row k"] | None = None
     vocab_ids: Int[Tensor, "selected"] | None = None
-    target_ids: Int[Tensor, "target"] | None = None
+    target_ids: Int[Tensor, "*row_or_target"] | None = None
     target_ranks: Int[Tensor, "*row target"] | None = None
     target_probabilities: Float[Tensor, "*row target"] | None = None
     final: FinalComparison | None = None
     applied_ln: bool = True
+    per_row_targets: bool = False
+    applied_output_transform: bool = True
 
     @property
-    def selected_ids(self) -> Int[Tensor, "*row selected"] | None:
-        """The tokens that `values` is of: those asked for, or each row's likeliest; None: the whole vocabulary."""
-        return self.vocab_ids if self.top_ids is None else self.top_ids
+    def selected_ids(self) -> Int[Tensor, "*row_or_selected"] | None:
+        """The tokens that `values` is of: each row's likeliest, or those asked for; None: the whole vocabulary.
+
+        Targets of each row are [*row], without an axis for the one that each has.
+        """
+        chosen = (ids for ids in (self.top_ids, self.vocab_ids, self.target_ids) if ids is not None)
+        return next(chosen, None)
 
     def row_ids(self, index: tuple[int, ...]) -> Int[Tensor, "selected"] | None:
         """The tokens that the values of one row are of; None: the whole vocabulary."""
-        return self.vocab_ids if self.top_ids is None else self.top_ids[index]
+        ids = self.selected_ids
+        return ids if ids is None else ids.expand(self.values.shape)[index] if self._shared else ids[index].reshape(-1)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether all rows have the same selected tokens."""
+        return self.top_ids is None and (self.vocab_ids is not None or not self.per_row_targets)
 
     def decode(self, tokenizer: Any) -> Any:
         """The selected tokens as text, nested as they are.
@@ -61,7 +115,9 @@ class LogitReadout:
             ValueError: the values are of the whole vocabulary.
         """
         if self.selected_ids is None:
-            raise ValueError("The values are of the whole vocabulary: give vocab=… or top_k=… to name tokens.")
+            raise ValueError(
+                "The values are of the whole vocabulary: give vocab=…, targets=… or top_k=… to name tokens."
+            )
         return _decoded(self.selected_ids.tolist(), tokenizer)
 
 
@@ -103,18 +159,22 @@ class LogitLensResult:
         """How many tokens are likelier than a target, layer by layer.
 
         Args:
-            target: the text of one that was given as text, or its place among those asked for; None: the first.
+            target: the text of one that was given as text, or its id; None: the only one.
 
         Raises:
-            ValueError: no targets were asked for, or not this one.
+            ValueError: no targets were asked for, or not this one; or there are several, and none is named.
         """
-        if self.readout.target_ranks is None:
+        ranks, ids = self.readout.target_ranks, self.readout.target_ids
+        if ranks is None or ids is None:
             raise ValueError("No targets were asked for: logit_lens(targets=…).")
-        if isinstance(target, str):
-            if target not in (self.target_names or ()):
-                raise ValueError(f"The targets are {self.target_names}; got {target!r}.")
-            target = (self.target_names or []).index(target)
-        return self.readout.target_ranks[..., target or 0]
+        if self.readout.per_row_targets and target is not None:
+            raise ValueError("Each row has one target of its own: leave target out.")
+        known: list[Any] = (self.target_names or []) if isinstance(target, str) else ids.flatten().tolist()
+        if target is None and ranks.shape[-1] > 1:
+            raise ValueError(f"There are {ranks.shape[-1]} targets: say which of {ids.tolist()}.")
+        if target is not None and target not in known:
+            raise ValueError(f"The targets are {known}; got {target!r}.")
+        return ranks[..., 0 if target is None else known.index(target)]
 
     def top_tokens(self, tokenizer: Any) -> dict[str, Any]:
         """The likeliest tokens as text by label, nested by batch, position and rank.
@@ -146,6 +206,7 @@ class LogitLensResult:
         pandas = import_extra("pandas", "A table of the logit lens", "pandas")
         values, ids = self.values, self.readout.selected_ids
         ids = torch.arange(values.shape[-1]) if ids is None else ids
+        ids = ids if ids.ndim < values.ndim and ids.ndim == 1 else ids.reshape(values.shape)
         ids = ids.to(values.device).expand(values.shape)
         if top_k is not None:
             values, order = values.topk(min(top_k, values.shape[-1]), -1)

@@ -7,6 +7,7 @@ from torch import nn
 from transformer_lens.cache.errors import UndefinedDecompositionError
 from transformer_lens.cache.readout import LayerReadout, MLPKind, NormReadout, Readout, readout_of
 from transformer_lens.native.attention import Attention
+from transformer_lens.native.audio_encoder import NativeAudioEncoder
 from transformer_lens.native.encoder import NativeEncoder
 from transformer_lens.native.mlp import MLP, MoE
 from transformer_lens.native.norms import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
@@ -37,14 +38,14 @@ def native_readout(model: NativeTransformer) -> Readout:
 
 
 @readout_of.register
-def encoder_readout(model: NativeEncoder) -> Readout:
+def encoder_readout(model: NativeEncoder | NativeAudioEncoder) -> Readout:
     """Nothing: a stream that is normalised after each sum is not the sum of what was written into it.
 
     Raises:
         UndefinedDecompositionError: always.
     """
     raise UndefinedDecompositionError(
-        "BERT normalises its stream after each sum, so what layers write does not add up to it, and a cache of it "
+        "This model normalises its stream after each sum, so what layers write does not add up to it, and its cache "
         "cannot be split into parts. Activations can be read one by one: attn.hook_result holds what each head writes "
         "(name it, or set cfg.use_attn_result), hook_resid_mid and hook_resid_post the sums before their norms."
     )

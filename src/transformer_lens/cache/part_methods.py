@@ -12,6 +12,7 @@ from transformer_lens.cache import attribution, decompose
 from transformer_lens.cache import logit_lens as lenses
 from transformer_lens.cache.attribution import TokenChoice
 from transformer_lens.cache.decompose import Labelled
+from transformer_lens.cache.logit_readout import LogitLensResult, ReadoutOptions, ReturnType
 from transformer_lens.cache.run import Question, Run
 from transformer_lens.cache.sections import Rows
 from transformer_lens.hooks import NameDict, Slice, SliceInput
@@ -228,11 +229,11 @@ class PartMethods(Run):
         apply_ln: bool = True,
         vocab: Sequence[int] | Int[Tensor, "selected"] | None = None,
         targets: Any = None,
-        return_type: lenses.ReturnType = "logits",
+        return_type: ReturnType = "logits",
         top_k: int | None = None,
         chunk_size: int = 64,
         enable_grad: bool = False,
-    ) -> lenses.LogitLensResult:
+    ) -> LogitLensResult:
         """What the model would predict if it stopped at each layer: final norm and unembedding on each layer's stream.
 
         Source: nostalgebraist, "interpreting GPT: the logit lens", 2020. No more than chunk_size rows of logits exist
@@ -244,13 +245,7 @@ class PartMethods(Run):
             positions: positions; an int drops their axis.
             batch_slice: rows of the batch; an int drops their axis.
             lens: what is done to a stream first, given with its layer (a tuned lens).
-            apply_ln: through the final norm, by each stream's own scale.
-            vocab: return the values of these tokens alone.
-            targets: tokens (ids or strings) whose ranks are returned.
-            return_type: "logits", "probs" or "log_probs" (nats).
-            top_k: return the values of the likeliest tokens alone, and their ids.
-            chunk_size: how many rows are unembedded at a time.
-            enable_grad: let gradients flow.
+            apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad: see `ReadoutOptions`.
 
         Raises:
             ValueError: an argument that means nothing.
@@ -264,18 +259,13 @@ class PartMethods(Run):
             >>> result.top_tokens(model.tokenizer)["final_post"], result.rank_trajectory()[-1].tolist()
             ([[' Paris']], [0])
         """
+        options = ReadoutOptions(apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad)
         return lenses.logit_lens(
             Question(self),
+            options,
             layers=layers,
             incl_mid=incl_mid,
             positions=positions,
             batch_slice=batch_slice,
             lens=lens,
-            apply_ln=apply_ln,
-            vocab=vocab,
-            targets=targets,
-            return_type=return_type,
-            top_k=top_k,
-            chunk_size=chunk_size,
-            enable_grad=enable_grad,
         )

@@ -20,6 +20,8 @@ class GenerationOptions:
         stop_strings: texts that end a row.
         output_logits: return transformers' output object, with the logits of each new token.
         verbose: show a progress bar.
+        stopping_criteria: transformers' StoppingCriteria that end rows too.
+        inputs: further inputs of the model (pixel_values).
         further: any other setting of transformers' generate.
     """
 
@@ -34,6 +36,8 @@ class GenerationOptions:
     stop_strings: str | list[str] | None = None
     output_logits: bool = False
     verbose: bool = False
+    stopping_criteria: tuple[Any, ...] = ()
+    inputs: dict[str, Any] = field(default_factory=dict)
     further: dict[str, Any] = field(default_factory=dict)
 
     @property

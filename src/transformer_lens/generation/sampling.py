@@ -18,6 +18,7 @@ from transformers import (
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
+    StopStringCriteria,
 )
 
 from transformer_lens.errors import ConfigurationError, nearest
@@ -64,6 +65,18 @@ class _Progress(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
+class _Remember(StoppingCriteria):
+    """A criterion, and whether it was met."""
+
+    def __init__(self, criterion: StoppingCriteria):
+        self.criterion, self.met = criterion, False
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        answer = self.criterion(input_ids, scores, **kwargs)
+        self.met = self.met or bool(torch.as_tensor(answer).any())
+        return answer
+
+
 def generate(
     model: Any,
     tokens: Int[Tensor, "batch pos"] | None,
@@ -102,18 +115,31 @@ def generate_stream(
     *,
     attention_mask: Int[Tensor, "batch pos"] | None = None,
     max_tokens_per_yield: int = 25,
+    tokenizer: Any = None,
 ) -> Iterator[Int[Tensor, "batch piece"]]:
     """Pieces that make up what `generate` returns when put together; the first begins with `tokens`.
 
     Args:
         model, tokens, options, attention_mask: as for `generate`.
         max_tokens_per_yield: the length of a piece, the prompt included (but at least one new token).
+        tokenizer: for stop strings.
+
+    Raises:
+        ValueError: several rows, with texts or criteria that end a row: which of them ended would be lost.
     """
+    stops = [_Remember(criterion) for criterion in options.stopping_criteria]
+    if options.stop_strings is not None:
+        stops.append(_Remember(StopStringCriteria(tokenizer, options.stop_strings)))
+    if stops and tokens.shape[0] > 1:
+        raise ValueError("stop_strings and stopping_criteria are for streams of one row: stream rows one by one.")
+    options = replace(options, stop_strings=None, stopping_criteria=tuple(stops))
     start = tokens.shape[1]
     seen, shown, done = tokens, 0, 0
     cache = DynamicCache() if options.use_past_kv_cache else None
     ended = torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)
     while done < options.max_new_tokens and not bool(ended.all() and options.eos_token_ids):
+        if any(stop.met for stop in stops):
+            return
         wanted = max(1, max_tokens_per_yield - (seen.shape[1] - shown))
         piece = replace(options, max_new_tokens=min(wanted, options.max_new_tokens - done))
         extra = [_StayEnded(ended, options.eos_token_ids[0])] if options.eos_token_ids else []
@@ -158,6 +184,7 @@ def _run(
             _FrequencyPenalty(options.freq_penalty, temperature, attention_mask if is_tokens else None),
         ]
     inputs: dict[str, Any] = {"inputs" if is_tokens else "inputs_embeds": given}
+    inputs |= options.inputs
     if cache is None and options.use_past_kv_cache:
         cache = DynamicCache()
     if cache is not None:
@@ -169,7 +196,9 @@ def _run(
             attention_mask=attention_mask if padded else mask,
             generation_config=GenerationConfig(**options.settings()),
             logits_processor=LogitsProcessorList(processors),
-            stopping_criteria=StoppingCriteriaList([_Progress(bar)] if options.verbose else []),
+            stopping_criteria=StoppingCriteriaList(
+                [*options.stopping_criteria, *([_Progress(bar)] if options.verbose else [])]
+            ),
             tokenizer=tokenizer,
         )
 

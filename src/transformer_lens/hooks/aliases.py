@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from transformer_lens.hooks.hook_point import HookPoint
+from transformer_lens.hooks.names import NameDict
 from transformer_lens.nested import get_nested_attr
 
 Aliases = Mapping[str, str] | Mapping[str, str | list[str]]
@@ -85,3 +87,21 @@ def _first_there(part: object, paths: list[str]) -> str:
             get_nested_attr(part, path)
             return path
     return paths[-1]
+
+
+def build_alias_to_canonical_map(hook_dict: Mapping[str, HookPoint], prefix: str = "") -> dict[str, str | None]:
+    """The further names in a dict of hook points, each with the full name that its point has.
+
+    Args:
+        hook_dict: name -> point; a model's `hook_dict` brings its other spellings.
+        prefix: put before each further name.
+
+    Example:
+        >>> from transformer_lens import HookedTransformer
+        >>> model = HookedTransformer.from_pretrained("demo")
+        >>> build_alias_to_canonical_map(model.hook_dict)["blocks.0.hook_in"]
+        'blocks.0.hook_resid_pre'
+    """
+    others = hook_dict.aliases if isinstance(hook_dict, NameDict) else {}
+    points = {**hook_dict, **{other: hook_dict[full] for other, full in others.items() if full in hook_dict}}
+    return {f"{prefix}{name}": point.name for name, point in points.items() if point.name != name}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -52,6 +54,16 @@ class Removal:
         self.point.keep(self.dir, kept)
 
 
+class Conversion(Protocol):
+    """Another form of an activation, and the way back."""
+
+    def convert(self, activation: Tensor) -> Tensor:
+        """The other form."""
+
+    def revert(self, activation: Tensor) -> Tensor:
+        """The first form again."""
+
+
 class HookPoint(nn.Module):
     """The identity, until a hook is added.
 
@@ -81,12 +93,18 @@ class HookPoint(nn.Module):
         self.bwd_hooks: list[LensHandle] = []
         self.ctx: dict[Any, Any] = {}
         self.name: str | None = None
+        self.conversion: Conversion | None = None
         self._told: tuple[Live, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation after all forward hooks, in the order they were added."""
         if not self.fwd_hooks and not self.bwd_hooks:
             return x
+        if self.conversion is not None:
+            return self.conversion.revert(self._hooked(self.conversion.convert(x)))
+        return self._hooked(x)
+
+    def _hooked(self, x: Tensor) -> Tensor:
         for handle in tuple(self.fwd_hooks):
             reads = getattr(handle.user_hook, "reads_only", False)
             given = x if reads or not isinstance(x, Tensor) else x.clone()
@@ -114,6 +132,7 @@ class HookPoint(nn.Module):
         is_permanent: bool = False,
         level: int | None = None,
         prepend: bool = False,
+        alias_names: Sequence[str] | None = None,
     ) -> LensHandle:
         """The handle of the newly added hook.
 
@@ -123,12 +142,17 @@ class HookPoint(nn.Module):
             is_permanent: survives `remove_hooks` unless that is told otherwise.
             level: the context level it belongs to (see `HookedRootModule.hooks`).
             prepend: run it before the hooks that are there already.
+            alias_names: call it once under each of these names, with a copy of this point that is called so.
 
         Raises:
-            ValueError: `dir` is neither "fwd" nor "bwd".
+            ValueError: `dir` is neither "fwd" nor "bwd"; alias_names is empty, so that the hook would never run.
         """
         if dir not in ("fwd", "bwd"):
             raise ValueError(f'A hook is added in direction "fwd" or "bwd"; got {dir!r}.')
+        if alias_names is not None:
+            if not alias_names:
+                raise ValueError("alias_names is empty, so the hook would never run: leave it out, or give names.")
+            hook = _under_names(hook, alias_names)
         handle = LensHandle(hook, Removal(self, dir), is_permanent, level)
         handles = self.handles(dir)
         self.keep(dir, [handle, *handles] if prepend else [*handles, handle])
@@ -137,6 +161,15 @@ class HookPoint(nn.Module):
     def add_perma_hook(self, hook: HookFunction, dir: Literal["fwd", "bwd"] = "fwd") -> LensHandle:
         """The handle of a hook that stays until permanent hooks are removed too."""
         return self.add_hook(hook, dir=dir, is_permanent=True)
+
+    def enable_reshape(self, hook_conversion: Conversion | None = None) -> None:
+        """Let hooks see another form of the activation from now on; what they return is turned back.
+
+        Args:
+            hook_conversion: its `convert(activation)` gives what hooks see, `revert` turns that back. None: hooks see
+                the activation itself.
+        """
+        self.conversion = hook_conversion
 
     def handles(self, dir: Literal["fwd", "bwd"]) -> list[LensHandle]:
         """The hooks of one direction, in the order they run."""
@@ -195,7 +228,7 @@ class HookPoint(nn.Module):
         level: int | None = None,
     ) -> bool:
         """Whether any hook is here, of this direction and (where given) of this context level."""
-        handles = [h for d in _directions(dir) for h in self.handles(d)]
+        handles = [h for d in directions(dir) for h in self.handles(d)]
         return any(
             (including_permanent or not h.is_permanent) and (level is None or h.context_level == level) for h in handles
         )
@@ -211,7 +244,7 @@ class HookPoint(nn.Module):
         Raises:
             ValueError: `dir` is not "fwd", "bwd" or "both".
         """
-        for direction in _directions(dir):
+        for direction in directions(dir):
             if not self.handles(direction):
                 continue
             kept = [
@@ -238,6 +271,19 @@ class HookPoint(nn.Module):
         raise ValueError(f"The hook point {self.name!r} belongs to no layer.")
 
 
+def _under_names(function: HookFunction, names: Sequence[str]) -> HookFunction:
+    @functools.wraps(function)
+    def once_for_each(activation: Tensor, hook: HookPoint) -> Tensor:
+        for name in names:
+            point = copy.copy(hook)
+            point.name = name
+            result = function(activation, hook=point)
+            activation = activation if result is None else result
+        return activation
+
+    return once_for_each
+
+
 def is_live(module: nn.Module) -> bool:
     """Whether what stands at a hook point's place must see its activation.
 
@@ -258,7 +304,12 @@ def looked_at(part: nn.Module) -> bool:
     return any(looked_at(child) for child in part._modules.values() if child is not None)
 
 
-def _directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:
+def directions(dir: Direction) -> tuple[Literal["fwd", "bwd"], ...]:
+    """The directions that a word means.
+
+    Raises:
+        ValueError: it is not "fwd", "bwd" or "both".
+    """
     if dir == "both":
         return ("fwd", "bwd")
     if dir in ("fwd", "bwd"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.errors import UnknownNameError, nearest
 from transformer_lens.hooks.edits import Edit, Place
 from transformer_lens.hooks.hook_point import Direction, HookFunction, HookPoint, LensHandle, reads_only
+from transformer_lens.hooks.introspection import HookIntrospectionMixin
 from transformer_lens.hooks.live import Live
 from transformer_lens.hooks.names import NameDict, describe, position_axis
 from transformer_lens.hooks.slicing import Slice, SliceInput
@@ -22,10 +23,11 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], HookFunction]]
 Device = torch.device | str | None
 
 
-class HookedRootModule(nn.Module):
+class HookedRootModule(HookIntrospectionMixin, nn.Module):
     """A module with HookPoints in it. Subclass it, build the module, and call `setup()` last.
 
     Attributes:
+        name: its full name inside another module that was set up; None for the outermost.
         hook_dict: full name -> HookPoint; also answers to the other spelling of a name.
         mod_dict: full name -> submodule.
         cfg: whatever configuration the model has; flags for caching everything are read from it.
@@ -47,6 +49,7 @@ class HookedRootModule(nn.Module):
         torch.Size([3, 2])
     """
 
+    name: str | None = None
     edits: tuple[Edit, ...] = ()
     place: Place = Place()
     prompt_length: int | None = None

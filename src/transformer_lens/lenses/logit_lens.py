@@ -14,6 +14,7 @@ from transformer_lens import viz
 from transformer_lens.cache.attribution import token_ids
 from transformer_lens.cache.logit_lens import Lens
 from transformer_lens.cache.logit_lens import logit_lens as read_cache
+from transformer_lens.cache.logit_readout import ReadoutOptions
 from transformer_lens.cache.run import Question
 from transformer_lens.lenses.runs import Input, decoder, sample, str_tokens, stream_names
 
@@ -156,17 +157,13 @@ def logit_lens(
     mids = [f"blocks.{layer}.hook_resid_mid" for layer in range(n_layers)] if incl_mid else []
     run = sample(model, input, [*stream_names(n_layers), *mids])
     question = Question(run.cache)
-    found = read_cache(
-        question,
-        incl_mid=incl_mid,
-        positions=None,
-        lens=lens,
-        targets=None if targets is None else token_ids(question, targets),
+    options = ReadoutOptions(
+        targets=None if targets is None else token_ids(question, targets).flatten().tolist(),
         return_type="probs",
         top_k=top_k,
         chunk_size=chunk_size,
-        compare_to_final=True,
     )
+    found = read_cache(question, options, incl_mid=incl_mid, positions=None, lens=lens, compare_to_final=True)
     readout = found.readout
     assert readout.top_ids is not None
     assert readout.final is not None

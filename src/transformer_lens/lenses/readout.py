@@ -10,7 +10,9 @@ from torch import Tensor
 
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.cache.logit_lens import Lens, read_vectors
-from transformer_lens.cache.logit_readout import LogitLensResult, LogitReadout, ReturnType
+from transformer_lens.cache.logit_lens import logit_lens as read_cache
+from transformer_lens.cache.logit_readout import LogitLensResult, LogitReadout, ReadoutOptions, ReturnType
+from transformer_lens.cache.run import Question
 from transformer_lens.hooks import SliceInput
 from transformer_lens.lenses.runs import Input, sample, stream_names
 
@@ -32,13 +34,7 @@ def logit_readout(
     Args:
         model: the model, on either host.
         vectors: of the stream's width, with any axes before.
-        apply_ln: through the final norm, by each vector's own scale.
-        vocab: return the values of these tokens alone.
-        targets: tokens (ids or strings) whose ranks are returned.
-        return_type: "logits", "probs" or "log_probs" (nats).
-        top_k: return the values of the likeliest tokens alone, and their ids.
-        chunk_size: how many vectors are unembedded at a time.
-        enable_grad: let gradients flow.
+        apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad: see `ReadoutOptions`.
 
     Raises:
         ValueError: an argument that means nothing, or vectors of another width.
@@ -52,10 +48,8 @@ def logit_readout(
     """
     if vectors.shape[-1] != model.cfg.d_model:
         raise ValueError(f"The stream of this model is {model.cfg.d_model} wide; got vectors {tuple(vectors.shape)}.")
-    return read_vectors(
-        ActivationCache({}, model), vectors, apply_ln=apply_ln, vocab=vocab, targets=targets,
-        return_type=return_type, top_k=top_k, chunk_size=chunk_size, enable_grad=enable_grad,
-    )  # fmt: skip
+    options = ReadoutOptions(apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad)
+    return read_vectors(ActivationCache({}, model), vectors, options)
 
 
 def logit_lens_result(
@@ -105,9 +99,13 @@ def logit_lens_result(
         n_layers = model.cfg.n_layers
         mids = [f"blocks.{layer}.hook_resid_mid" for layer in range(n_layers)] if incl_mid else []
         run = sample(model, run, [*stream_names(n_layers), *mids]).cache
-    found: LogitLensResult = run.logit_lens(
-        layers=layers, incl_mid=incl_mid, positions=positions, batch_slice=batch_slice, lens=lens, apply_ln=apply_ln,
-        vocab=vocab, targets=targets, return_type=return_type, top_k=top_k, chunk_size=chunk_size,
-        enable_grad=enable_grad,
-    )  # fmt: skip
-    return found
+    options = ReadoutOptions(apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad)
+    return read_cache(
+        Question(run),
+        options,
+        layers=layers,
+        incl_mid=incl_mid,
+        positions=positions,
+        batch_slice=batch_slice,
+        lens=lens,
+    )

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformer_lens.cache.activation_cache import ActivationCache
 from transformer_lens.cache.logit_lens import Lens
 from transformer_lens.cache.logit_lens import logit_lens as read_cache
+from transformer_lens.cache.logit_readout import ReadoutOptions
 from transformer_lens.cache.readout import Readout, readout_of
 from transformer_lens.cache.run import Question
 from transformer_lens.errors import ConfigurationError
@@ -220,10 +221,10 @@ def mean_kl(
         >>> mean_kl(model, torch.arange(24).reshape(2, 12)).shape
         torch.Size([5])
     """
-    total = torch.zeros(model.cfg.n_layers + 1, dtype=torch.float64)
+    total, options = torch.zeros(model.cfg.n_layers + 1, dtype=torch.float64), ReadoutOptions(vocab=[0])
     for rows in tokens.split(batch_size):
         cache = sample(model, rows, stream_names(model.cfg.n_layers)).cache
-        found = read_cache(Question(cache), positions=None, lens=lens, vocab=[0], compare_to_final=True)
+        found = read_cache(Question(cache), options, positions=None, lens=lens, compare_to_final=True)
         assert found.readout.final is not None
         total += found.readout.final.kl.double().sum((1, 2)).cpu()
     return (total / tokens.numel()).float()

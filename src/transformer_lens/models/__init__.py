@@ -6,7 +6,10 @@ Loading and saving import transformers, so these parts are loaded when they are 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"load": "loading", "load_encoder": "loading", "to_hf": "saving", "save_pretrained": "saving"}
+_HOMES = {
+    "load": "loading", "load_encoder": "loading", "load_audio_encoder": "audio_loading", "to_hf": "saving",
+    "save_pretrained": "saving",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

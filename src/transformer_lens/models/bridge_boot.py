@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformer_lens.config import TransformerBridgeConfig, default_device
 from transformer_lens.config.placement import resolve_device_map
 from transformer_lens.errors import ConfigurationError
+from transformer_lens.models.description import describe
 from transformer_lens.models.huggingface import config_of_model
 from transformer_lens.models.kinds import auto_class
 from transformer_lens.models.lenient_loading import autoconfig_with_remote_post_init_compat
@@ -82,7 +83,9 @@ def boot(name: str, request: BootRequest) -> Booted:
         model, tokenizer = _load(folder, request), request.tokenizer
         if tokenizer is None and any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir()):
             tokenizer = load_tokenizer(folder, trust_remote_code=request.trust_remote_code)
-    return Booted(model, anatomy_of(model, Path(name).name, request.n_ctx), tokenizer)
+    anatomy = anatomy_of(model, Path(name).name, request.n_ctx)
+    describe(anatomy.cfg, model, anatomy)
+    return Booted(model, anatomy, tokenizer)
 
 
 def _given(request: BootRequest, model: Any) -> PreTrainedModel:

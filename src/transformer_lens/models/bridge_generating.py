@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,8 +14,8 @@ from transformers import GenerationConfig
 
 from transformer_lens.generation.adapter import driver_of
 from transformer_lens.generation.sampling import prompted
-from transformer_lens.models.generating import Generating, as_text
-from transformer_lens.text import USE_DEFAULT_VALUE
+from transformer_lens.models.generating import Generating, as_text, return_type_of
+from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide
 from transformer_lens.wrapped.host import WrappedHost
 
 
@@ -20,11 +23,141 @@ class BridgeGenerating(Generating):
     """`generate` and `generate_stream` as on HookedTransformer, and `hf_generate`."""
 
     host: WrappedHost
+    run_with_cache: Callable[..., tuple[Any, Any]]
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input: str | list[str] | Tensor = "",
+        max_new_tokens: int = 10,
+        stop_at_eos: bool = True,
+        eos_token_id: int | list[int] | None = None,
+        do_sample: bool = True,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        freq_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        use_past_kv_cache: bool = True,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        return_type: str | None = "input",
+        verbose: bool = True,
+        output_logits: bool = False,
+        return_cache: bool = False,
+        return_input_tokens: bool = False,
+        names_filter: Any = None,
+        device: str | torch.device | None = None,
+        pixel_values: Tensor | None = None,
+        stop_strings: str | list[str] | None = None,
+        stopping_criteria: Any = None,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        forced_bos_token_id: int | None = None,
+        **generation_kwargs: Any,
+    ) -> Any:
+        """The input continued, by transformers' generate; hooks on the bridge run at every step.
+
+        Arguments as for `HookedTransformer.generate`, and:
+
+        Args:
+            repetition_penalty: logits of tokens that are there already are divided by it (multiplied where negative).
+            return_cache: return a pair, with an ActivationCache of a run over prompt and new tokens.
+            return_input_tokens: return the tokens that were continued too, last.
+            names_filter, device: what that cache holds, and where.
+            pixel_values: pictures, for models that see.
+            stopping_criteria: a transformers StoppingCriteria or several, each called after every token.
+            forced_bos_token_id: the first token of the decoder, for models with an encoder.
+
+        Raises:
+            ValueError: an argument that would have no effect; a cache or the tokens of embeddings.
+        """
+        idle = [name for name, value in (("names_filter", names_filter), ("device", device)) if value is not None]
+        if idle and not return_cache:
+            raise ValueError(f"{', '.join(idle)} has no effect without return_cache=True.")
+        further = {**generation_kwargs, **self._first_token(forced_bos_token_id)}
+        if repetition_penalty != 1.0:
+            further["repetition_penalty"] = repetition_penalty
+        tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side, attention_mask)
+        given = embeddings if tokens is None else tokens
+        assert given is not None
+        wanted = return_type_of(return_type, input)
+        is_text = wanted == "str" and not output_logits
+        output = super().generate(
+            given, max_new_tokens, stop_at_eos, eos_token_id, do_sample, top_k, top_p, temperature, freq_penalty,
+            use_past_kv_cache, return_type="tokens" if is_text else wanted, verbose=verbose, attention_mask=mask,
+            stop_strings=stop_strings, output_logits=output_logits, stopping_criteria=stopping_criteria,
+            model_inputs={} if pixel_values is None else {"pixel_values": pixel_values}, **further,
+        )  # fmt: skip
+        shown = as_text(self.codec, output, one=isinstance(input, str)) if is_text else output
+        if (return_cache or return_input_tokens) and tokens is None:
+            raise ValueError("Embeddings have no tokens, so neither they nor a cache of all tokens can be returned.")
+        rows = output.sequences if output_logits else output
+        extras = [self._cache_of(rows, mask, names_filter, device)] if return_cache else []
+        extras += [tokens] if return_input_tokens else []
+        return (shown, *extras) if extras else shown
+
+    def _cache_of(self, rows: Tensor, mask: Tensor | None, names_filter: Any, device: Any) -> Any:
+        if rows.is_floating_point():
+            raise ValueError('return_cache needs the tokens: return_type="tokens" or "str".')
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(rows.shape[0], rows.shape[1] - mask.shape[1])], 1)
+        _, cache = self.run_with_cache(rows, attention_mask=mask, names_filter=names_filter, device=device)
+        return cache
+
+    def _first_token(self, forced_bos_token_id: int | None) -> dict[str, Any]:
+        if forced_bos_token_id is None:
+            return {}
+        if not self.host.model.config.to_dict().get("is_encoder_decoder", False):
+            raise ValueError("forced_bos_token_id is for models with an encoder and a decoder; this has no encoder.")
+        return {"forced_bos_token_id": forced_bos_token_id}
+
+    def generate_stream(  # type: ignore[override]
+        self,
+        input: str | Tensor = "",
+        max_new_tokens: int = 10,
+        max_tokens_per_yield: int = 25,
+        stop_at_eos: bool = True,
+        eos_token_id: int | list[int] | None = None,
+        do_sample: bool = True,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        freq_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        use_past_kv_cache: bool = True,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        return_type: str | None = "input",
+        verbose: bool = True,
+        stop_strings: str | list[str] | None = None,
+        stopping_criteria: Any = None,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        forced_bos_token_id: int | None = None,
+    ) -> Iterator[Any]:
+        """Pieces of what `generate` returns, as they come. See `HookedTransformer.generate_stream`, and `generate`."""
+        further = self._first_token(forced_bos_token_id)
+        if repetition_penalty != 1.0:
+            further["repetition_penalty"] = repetition_penalty
+        return super().generate_stream(
+            input, max_new_tokens, max_tokens_per_yield, stop_at_eos, eos_token_id, do_sample, top_k, top_p,
+            temperature, freq_penalty, use_past_kv_cache, prepend_bos, padding_side, return_type, verbose,
+            stop_strings=stop_strings, stopping_criteria=stopping_criteria, attention_mask=attention_mask, **further,
+        )  # fmt: skip
 
     @torch.no_grad()
     def hf_generate(
         self,
-        input: str | list[str] | Tensor,
+        input: str | list[str] | Tensor = "",
+        max_new_tokens: int | None = None,
+        stop_at_eos: bool = True,
+        eos_token_id: int | list[int] | None = None,
+        do_sample: bool | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        use_past_kv_cache: bool | None = None,
+        return_type: str | None = "input",
+        pixel_values: Tensor | None = None,
         *,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         **generation_kwargs: Any,
@@ -33,6 +166,11 @@ class BridgeGenerating(Generating):
 
         Args:
             input: a text, texts (padded on the left), token ids, or embeddings.
+            max_new_tokens, eos_token_id, do_sample, top_k, top_p, temperature, use_past_kv_cache: None: as the model's
+                own generation configuration says.
+            stop_at_eos: False: no token ends a row.
+            return_type: "input" (as the input came), "str" or "tokens".
+            pixel_values: pictures, for models that see.
             attention_mask: for ids and embeddings, where they do not show the padding.
             generation_kwargs: arguments of transformers' generate.
 
@@ -45,18 +183,36 @@ class BridgeGenerating(Generating):
             >>> bridge.hf_generate("The Eiffel Tower is in", max_new_tokens=1)
             'The Eiffel Tower is in Paris'
         """
+        wanted = return_type_of(return_type, input)
         tokens, embeddings, mask = self._to_continue(input, USE_DEFAULT_VALUE, None, attention_mask)
         given = embeddings if tokens is None else tokens
         assert given is not None
         if mask is None:
             mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-        name = "inputs_embeds" if tokens is None else "inputs"
-        with prompted(self, given.shape[1]), self.host.wired():
-            output = self.host.model.generate(**{name: given}, attention_mask=mask, **generation_kwargs)
-        return output if isinstance(input, Tensor) or not isinstance(output, Tensor) else self._texts(output, input)
-
-    def _texts(self, output: Tensor, input: str | list[str]) -> str | list[str]:
+        settings = {
+            "max_new_tokens": max_new_tokens, "eos_token_id": eos_token_id, "do_sample": do_sample, "top_k": top_k,
+            "top_p": top_p, "temperature": temperature, "use_cache": use_past_kv_cache, "pixel_values": pixel_values,
+        }  # fmt: skip
+        generation_kwargs |= {name: value for name, value in settings.items() if value is not None}
+        generation_kwargs["inputs_embeds" if tokens is None else "inputs"] = given
+        with prompted(self, given.shape[1]), self._endless(not stop_at_eos), self.host.wired():
+            output = self.host.model.generate(attention_mask=mask, **generation_kwargs)
+        if wanted != "str" or not isinstance(output, Tensor):
+            return output
         return as_text(self.codec, output, one=isinstance(input, str))
+
+    @contextmanager
+    def _endless(self, wanted: bool) -> Iterator[None]:
+        """While this lasts and if it is wanted, no token ends a row of the model's own generate."""
+        model = self.host.model
+        own = model.generation_config
+        try:
+            if wanted:
+                model.generation_config = copy.deepcopy(own)
+                model.generation_config.eos_token_id = None
+            yield
+        finally:
+            model.generation_config = own
 
 
 class WrappedDriver:

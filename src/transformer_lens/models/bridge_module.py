@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.errors import TransformerLensError, nearest
 from transformer_lens.hooks import HookedRootModule
+from transformer_lens.models.native_bridge import NativeCausalLM
 from transformer_lens.weights.layouts import from_canonical
 from transformer_lens.weights.linear_names import canonical_of_linear
 from transformer_lens.wrapped.host import WrappedHost
@@ -113,8 +114,8 @@ class BridgeModule(HookedRootModule):
         """Load tensors under the transformers model's names, under canonical names (`blocks.0.attn.W_Q`), or both.
 
         Args:
-            state_dict: the tensors. Canonical ones may also stand as weights of linear layers
-                (`blocks.0.attn.q.weight`), as TransformerLens 4 saves those of its native bridges.
+            state_dict: the tensors. A native bridge takes weights of linear layers too (`blocks.0.attn.q.weight`), as
+                TransformerLens 4 saves them.
             strict: raise if a tensor of the model is missing, or a name is not known. A bias that the model has not may
                 be given where it is zero.
             assign: take the tensors themselves, instead of copying; under the transformers model's names only.
@@ -128,7 +129,8 @@ class BridgeModule(HookedRootModule):
             ValueError: a canonical tensor of another shape.
         """
         places, own = self._places(), self.host.model.state_dict().keys()
-        state_dict = canonical_of_linear(state_dict, self.cfg, own)
+        if isinstance(self.host.model, NativeCausalLM):
+            state_dict = canonical_of_linear(state_dict, self.cfg, own)
         theirs = {name: value for name, value in state_dict.items() if name in own}
         ours = {_plain_name(name): value for name, value in state_dict.items() if name not in own}
         known = {name: value for name, value in ours.items() if name in places}

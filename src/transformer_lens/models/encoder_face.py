@@ -56,16 +56,27 @@ class EncoderFace(Moving, Caching, Storable):
             tokenizer: used as it is; None: the model's own.
             move_to_device: False leaves it on the CPU.
             dtype: of the weights.
-            from_pretrained_kwargs: as for `HookedTransformer.from_pretrained`.
+            from_pretrained_kwargs: `first_n_layers`, to load only so many; `revision` and the other arguments for the
+                hub, `trust_remote_code`, `ignored_config_fields` or a field of HookedTransformerConfig (n_ctx), as for
+                `HookedTransformer.from_pretrained`.
 
         Raises:
             UnknownNameError: no model has this name.
             UnsupportedModelError: another class holds this model, or none does; says which.
             CheckpointError: a damaged or incomplete checkpoint; nothing half-loaded is returned.
+
+        Example:
+            >>> import transformers
+            >>> from transformer_lens import HookedEncoder
+            >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+            >>> hf_model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes, vocab_size=20))
+            >>> model = HookedEncoder.from_pretrained("tiny", hf_model=hf_model, device="cpu")
+            >>> model.cfg.d_head, model.W_Q.shape
+            (4, torch.Size([1, 2, 8, 4]))
         """
         arguments = {
             "hf_model": hf_model, "tokenizer": tokenizer, "device": device, "dtype": dtype,
             "move_to_device": move_to_device, "checkpoint_index": checkpoint_index,
-            "checkpoint_value": checkpoint_value,
+            "checkpoint_value": checkpoint_value, "first_n_layers": from_pretrained_kwargs.pop("first_n_layers", None),
         }  # fmt: skip
         return models.load_encoder(cls, model_name, Request.of(arguments, from_pretrained_kwargs))  # type: ignore[no-any-return]

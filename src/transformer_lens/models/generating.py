@@ -41,6 +41,8 @@ class Generating:
         stop_strings: str | list[str] | None = None,
         output_logits: bool = False,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
+        stopping_criteria: Any = None,
+        model_inputs: dict[str, Any] | None = None,
         **generation_kwargs: Any,
     ) -> Any:
         """The input continued, by transformers' generate; hooks on the model run at every step.
@@ -60,6 +62,8 @@ class Generating:
             stop_strings: texts that end a row.
             output_logits: return transformers' output object (sequences, logits) instead.
             attention_mask: for ids or embeddings: 1 for tokens, 0 for padding (on the left), where ids do not show it.
+            stopping_criteria: a transformers StoppingCriteria or several, each called after every token.
+            model_inputs: further inputs of the model (`pixel_values`).
             generation_kwargs: any other setting of transformers' generate (repetition_penalty, num_beams, …).
 
         Returns:
@@ -75,7 +79,7 @@ class Generating:
             >>> model.generate("The Eiffel Tower is in", max_new_tokens=1, do_sample=False, verbose=False)
             'The Eiffel Tower is in Paris'
         """
-        wanted = _return_type(return_type, input)
+        wanted = return_type_of(return_type, input)
         tokens, embeddings, mask = self._to_continue(input, prepend_bos, padding_side, attention_mask)
         options = generation.GenerationOptions(
             max_new_tokens=max_new_tokens,
@@ -89,6 +93,8 @@ class Generating:
             stop_strings=stop_strings,
             output_logits=output_logits,
             verbose=verbose,
+            stopping_criteria=_criteria(stopping_criteria),
+            inputs=model_inputs or {},
             further=generation_kwargs,
         )
         output = generation.generate(
@@ -120,20 +126,26 @@ class Generating:
         padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
         return_type: str | None = "input",
         verbose: bool = True,
+        *,
+        stop_strings: str | list[str] | None = None,
+        stopping_criteria: Any = None,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        **generation_kwargs: Any,
     ) -> Iterator[Any]:
         """Pieces of what `generate` returns, as they come; put together they are the whole, the input first.
 
         Args:
             max_tokens_per_yield: how many tokens make a piece; the first counts the input's.
 
-        The other arguments are those of `generate`; return_type is "input", "str" (one text) or "tokens".
+        The other arguments are those of `generate`; return_type is "input", "str" (one text) or "tokens", and
+        stop_strings and stopping_criteria are for one row.
         """
-        wanted = _return_type(return_type, input)
+        wanted = return_type_of(return_type, input)
         if wanted == "embeds" or (wanted == "str" and not isinstance(input, str) and len(input) > 1):
             raise ValueError(
                 'generate_stream yields token ids or the pieces of one text: return_type="tokens" or "str".'
             )
-        tokens, _, mask = self._to_continue(input, prepend_bos, padding_side)
+        tokens, _, mask = self._to_continue(input, prepend_bos, padding_side, attention_mask)
         options = generation.GenerationOptions(
             max_new_tokens=max_new_tokens,
             eos_token_ids=end_tokens(self.codec, stop_at_eos, eos_token_id),
@@ -143,10 +155,18 @@ class Generating:
             temperature=temperature,
             freq_penalty=freq_penalty,
             use_past_kv_cache=use_past_kv_cache,
+            stop_strings=stop_strings,
             verbose=verbose,
+            stopping_criteria=_criteria(stopping_criteria),
+            further=generation_kwargs,
         )
         pieces = generation.generate_stream(
-            self, tokens, options, attention_mask=mask, max_tokens_per_yield=max_tokens_per_yield
+            self,
+            tokens,
+            options,
+            attention_mask=mask,
+            max_tokens_per_yield=max_tokens_per_yield,
+            tokenizer=self.codec.tokenizer,
         )
         return self._text_pieces(pieces) if wanted == "str" else pieces
 
@@ -197,7 +217,18 @@ def as_text(codec: TextCodec, tokens: Int[Tensor, "batch pos"], one: bool) -> st
     return texts[0] if one else texts
 
 
-def _return_type(return_type: str | None, input: Any) -> str:
+def _criteria(given: Any) -> tuple[Any, ...]:
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def return_type_of(return_type: str | None, input: Any) -> str:
+    """What to return ("str", "tokens" or "embeds"), from what a caller asks for and gives.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     if return_type == "input":
         if not isinstance(input, Tensor):
             return "str"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -99,15 +99,15 @@ class HookedEncoder(EncoderFace, NativeEncoder):
         token_type_ids: Int[Tensor, "..."] | None = None,
         one_zero_attention_mask: Int[Tensor, "..."] | None = None,
         *,
-        head: Literal["mlm", "nsp"] = "mlm",
+        head: str = "mlm",
     ) -> Any:
         """Logits, the words in the place of masks, or nothing, for text or token ids.
 
         Args:
             input: text, texts, or token ids [batch, pos] or [pos].
             return_type: "logits" [batch, pos, d_vocab]; "predictions": the likeliest token at a [MASK] as text, and
-                where there are several, one line for each; None: nothing,
-                and then the run ends after the last part that anybody hooked.
+                where there are several, one line for each; None: nothing, and then the run ends after the last part
+                that anybody hooked.
             token_type_ids: 0 for the first of two texts, 1 for the second; None: all 0.
             one_zero_attention_mask: 1 for tokens, 0 for padding. None: as the tokenizer says for text; for ids, all are
                 tokens.
@@ -120,6 +120,8 @@ class HookedEncoder(EncoderFace, NativeEncoder):
             MissingTokenizerError: text or predictions, for a model without tokenizer.
             TransformerLensError: the checkpoint did not have this head.
         """
+        if head not in CHOICES:
+            raise ValueError(f'head is "mlm" or "nsp"; got {head!r}.')
         if return_type not in CHOICES[head]:
             choices = ", ".join(repr(choice) for choice in CHOICES[head])
             raise ValueError(f"return_type of the {head} head is one of {choices}; got {return_type!r}.")

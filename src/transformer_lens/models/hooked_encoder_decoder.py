@@ -136,10 +136,10 @@ class HookedEncoderDecoder(EncoderFace, NativeEncoderDecoder):
         logits = self.logits(stream)
         return logits if return_type == "logits" else None
 
-    def _reading(self, input: Any, mask: Tensor | None) -> ConditionedDecoder:
+    def _reading(self, input: Any, mask: Tensor | None, keep: bool = False) -> ConditionedDecoder:
         tokens, mask = self._encoder_input(input, mask)
         hidden = None if mask is None else additive_mask(mask, self.W_E.dtype)
-        return ConditionedDecoder(self, self.encode(tokens, hidden), hidden)
+        return ConditionedDecoder(self, self.encode(tokens, hidden), hidden, keep)
 
     def start_tokens(self, rows: int) -> Int[Tensor, "batch 1"]:
         """The token that starts a decoder, once for each row.
@@ -194,6 +194,15 @@ class HookedEncoderDecoder(EncoderFace, NativeEncoderDecoder):
 
         Raises:
             ValueError: no end token is known although stop_at_eos; a return type that is none of these.
+
+        Example:
+            >>> import transformers
+            >>> sizes = dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=50)
+            >>> hf_model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+            >>> model = HookedEncoderDecoder.from_pretrained("tiny", hf_model=hf_model, device="cpu")
+            >>> tokens = torch.tensor([[5, 6, 7, 1]])
+            >>> model.generate(tokens, max_new_tokens=3, stop_at_eos=False, verbose=False).shape
+            torch.Size([1, 4])
         """
         if return_type not in ("input", "str", "tokens", "tensor"):
             raise ValueError(f'return_type is "input", "str" or "tokens"; got {return_type!r}.')
@@ -209,7 +218,7 @@ class HookedEncoderDecoder(EncoderFace, NativeEncoderDecoder):
             verbose=verbose,
             further=generation_kwargs,
         )
-        decoder = self._reading(input, one_zero_attention_mask)
+        decoder = self._reading(input, one_zero_attention_mask, keep=True)
         tokens = generation.generate(decoder, self.start_tokens(decoder.states.shape[0]), options)
         is_text = return_type == "str" or (return_type == "input" and not isinstance(input, Tensor))
         return as_text(self.codec, tokens, one=tokens.shape[0] == 1) if is_text else tokens

@@ -21,7 +21,9 @@ from transformer_lens.models.huggingface import config_of_folder, config_of_mode
 from transformer_lens.models.origin import Origin
 from transformer_lens.models.request import Request
 from transformer_lens.specs import HFConfig, Spec, fields_of, find_spec
+from transformer_lens.specs.listing import spec_named
 from transformer_lens.specs.names import DEMO, alias_map, resolve
+from transformer_lens.specs.table import other_holder
 from transformer_lens.specs.training_checkpoints import Checkpoint, choose
 from transformer_lens.text.loading import load_tokenizer
 from transformer_lens.weights.canonical import Plan, axis_sizes, canonical_state
@@ -91,23 +93,31 @@ def load_encoder(cls: type[Any], name: str | os.PathLike[str], request: Request)
 
 
 def _build(cls: type[Any], name: str, request: Request, **arguments: Any) -> Any:
+    if request.hf_model is None and not is_folder(name):  # before anything is fetched
+        known = spec_named(resolve(name))
+        if known is not None and known.holder != cls.holder:
+            raise other_holder(name, known, cls.holder)
     found = find(name, request)
     spec = find_spec(found.config, cls.holder)
     cfg, plan = configure(found, spec, request)
-    source: TensorSource
-    if found.folder is None or request.hf_model is not None:
-        source = InMemory(request.hf_model.state_dict(), f"the given {type(request.hf_model).__name__}")
-    else:
-        source = open_folder(found.folder)
-        if found.config.fields.get("quantization_config"):  # a spec that takes it means these
-            source = UnpackedSource(source)
+    source = source_of(found, request)
     plan = plan.held_by(source.names())
     model = cls(cfg, _tokenizer(found, request), move_to_device=False, **arguments)
     if lacking := spec.optional.keys() - plan.spec.optional.keys():
         model.leave_out(lacking)
-    _place(model, canonical_state(plan, source), share=source.lends)
+    place(model, canonical_state(plan, source), share=source.lends)
     model.origin = Origin(plan.spec, found.config.fields, plan.sizes, plan.tied, plan.kept)
     return model
+
+
+def source_of(found: Found, request: Request) -> TensorSource:
+    """Where the model's tensors are: in the model that was given, or in the folder's files."""
+    if found.folder is None or request.hf_model is not None:
+        return InMemory(request.hf_model.state_dict(), f"the given {type(request.hf_model).__name__}")
+    source = open_folder(found.folder)
+    if found.config.fields.get("quantization_config"):  # a spec that takes it means these
+        return UnpackedSource(source)
+    return source
 
 
 def is_folder(name: str) -> bool:
@@ -204,7 +214,7 @@ def process(model: LoadableModel, steps: Mapping[str, bool]) -> None:
 
 
 @torch.no_grad()
-def _place(model: LoadableModel, tensors: Iterable[tuple[str, Tensor]], share: bool) -> None:
+def place(model: LoadableModel, tensors: Iterable[tuple[str, Tensor]], share: bool) -> None:
     """Put tensors into the model's parameters one by one; with `share`, use their memory where the dtype allows."""
     parameters = dict(model.named_parameters())
     with tqdm(total=len(parameters), desc="Loading weights", unit="tensor", delay=1.0, leave=False) as bar:

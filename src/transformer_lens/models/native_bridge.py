@@ -96,7 +96,6 @@ class NativeParts:
         """
         given = dict(config) if isinstance(config, dict) else config.to_dict()
         ours = {field.name for field in fields(HookedTransformerConfig)}
-        given.pop("architecture", None)  # a TransformerBridgeConfig says what it was made for
         cfg = HookedTransformerConfig.from_dict(given)
         native = NativeTransformer(cfg)
         native.to(cfg.device)

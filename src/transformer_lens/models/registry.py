@@ -10,10 +10,8 @@ from torch import Tensor
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.models import hub, toy_checkpoints
+from transformer_lens.models.configurations import get_pretrained_model_config
 from transformer_lens.models.hooked_transformer import HookedTransformer
-from transformer_lens.models.loading import configure, find
-from transformer_lens.models.request import Request
-from transformer_lens.specs import find_spec
 from transformer_lens.specs.names import alias_map, aliases, official_names, resolve
 from transformer_lens.specs.training_checkpoints import labels
 
@@ -46,26 +44,6 @@ def get_official_model_name(model_name: str) -> str:
         'gpt2'
     """
     return resolve(model_name)
-
-
-def get_pretrained_model_config(model_name: str, fold_ln: bool = False, **options: Any) -> HookedTransformerConfig:
-    """The configuration of a pretrained model; only config.json and what lies beside it is read.
-
-    Args:
-        model_name: a name, a folder or "demo".
-        fold_ln: as it will be once norms are folded.
-        options: as for `HookedTransformer.from_pretrained`.
-
-    Example:
-        >>> get_pretrained_model_config("demo", device="cpu").d_model
-        128
-    """
-    request = Request.of(options, {})
-    found = find(model_name, request)
-    cfg, _ = configure(found, find_spec(found.config, holder=None), request)
-    if fold_ln and cfg.normalization_type in ("LN", "RMS"):
-        cfg.normalization_type += "Pre"
-    return cfg
 
 
 def get_num_params_of_pretrained(model_name: str) -> int:

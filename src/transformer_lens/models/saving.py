@@ -139,6 +139,9 @@ def _build(
             f"{plan.spec.name}: transformers' model also has {lacking}, and lacks {unexpected}."
         )
     model.tie_weights()
+    # NOTE: transformers 5 ties T5's embeddings whatever its configuration says.
+    untied = {weight.hf: own[weight.hf] for weight in plan.spec.weights if weight.tied and not plan.tied}
+    model.load_state_dict(untied, strict=False, assign=True)
     return model.eval()
 
 
@@ -149,6 +152,8 @@ def _hf_fields(plan: Plan, origin: Origin, cfg: HookedTransformerConfig) -> dict
     whole, layers = plan.sizes["layer"], plan.layers
     if layers < whole:
         fields[plan.spec.same["n_layers"]] = layers
+        if "num_decoder_layers" in fields:  # T5 counts its encoder and its decoder
+            fields["num_decoder_layers"] = layers
         for name, value in fields.items():
             if isinstance(value, list) and len(value) == whole:
                 fields[name] = value[:layers]

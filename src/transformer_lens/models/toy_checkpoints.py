@@ -47,6 +47,17 @@ def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool])
         CheckpointError: the repository has no weights, or they cannot be read as tensors only.
         UnknownNameError, HubError: as `hub.fetch`.
     """
+    fields, weights = fetch(name, request)
+    return build(cls, fields, weights, request, steps)
+
+
+def fetch(name: str, request: Request) -> tuple[dict[str, Any], Path]:
+    """The configuration fields of a toy model and the file of its weights.
+
+    Raises:
+        CheckpointError: the repository has no weights.
+        UnknownNameError, HubError: as `hub.fetch`.
+    """
     files = hub.list_files(name, **request.hub)
     checkpoint = None
     if request.checkpoint_index is not None or request.checkpoint_value is not None:
@@ -62,7 +73,7 @@ def load(cls: type[Any], name: str, request: Request, steps: Mapping[str, bool])
     if checkpoint is not None:
         fields |= {"from_checkpoint": True, "checkpoint_index": checkpoint.index, "checkpoint_value": checkpoint.value,
                    "checkpoint_label_type": checkpoint.kind}  # fmt: skip
-    return build(cls, fields, hub.fetch_file(name, weights, **request.hub), request, steps)
+    return fields, hub.fetch_file(name, weights, **request.hub)
 
 
 def build(cls: type[Any], fields: Mapping[str, Any], weights: Path, request: Request, steps: Mapping[str, bool]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,17 +20,20 @@ from transformer_lens.hooks import HookPoint
 from transformer_lens.hooks.edits import Place
 from transformer_lens.hooks.flags import CachingFlags
 from transformer_lens.hooks.names import native_aliases
+from transformer_lens.models.bridge_blocks import BridgeBlocks
 from transformer_lens.models.bridge_boot import Booted, BootRequest, boot
 from transformer_lens.models.bridge_generating import BridgeGenerating
 from transformer_lens.models.bridge_module import BridgeModule
+from transformer_lens.models.bridge_pairs import BridgePairs
 from transformer_lens.models.bridge_processing import BridgeProcessing
-from transformer_lens.models.bridge_weights import BridgeWeights
+from transformer_lens.models.description import describe_tokenizer
 from transformer_lens.models.editing import Editing
 from transformer_lens.models.native_bridge import NativeParts
-from transformer_lens.models.running import Output, Running
+from transformer_lens.models.running import Output
 from transformer_lens.models.verification import Verification
 from transformer_lens.models.verifying import leave_out_untrusted, verify
 from transformer_lens.text import USE_DEFAULT_VALUE, PaddingSide, TextCodec
+from transformer_lens.wrapped.anatomy import Anatomy
 from transformer_lens.wrapped.host import Start, WrappedHost
 from transformer_lens.wrapped.positions import accepts_mask_derived_position_ids
 from transformer_lens.wrapped.resolver import ResolvedAnatomy
@@ -43,7 +47,7 @@ NOT_INPUTS = ("return_dict", "input_ids", "inputs_embeds")
 
 
 class TransformerBridge(
-    Running, BridgeGenerating, Editing, BridgeWeights, BridgeProcessing, BridgeModule, CachingFlags
+    BridgePairs, BridgeGenerating, Editing, BridgeBlocks, BridgeProcessing, BridgeModule, CachingFlags
 ):
     """A transformers model as it is, with the hook points of this library.
 
@@ -78,7 +82,7 @@ class TransformerBridge(
         self.cfg = cfg
         self.codec = TextCodec(booted.tokenizer, n_ctx=cfg.n_ctx, default_prepend_bos=cfg.default_prepend_bos)
         if booted.tokenizer is not None:
-            cfg.tokenizer_prepends_bos = bool(self.codec.frame.prefix)
+            describe_tokenizer(cfg, self.codec, booted.tokenizer)
         self.host = WrappedHost(booted.model, booted.anatomy)
         booted.grow(self.host, self)
         self.training = booted.model.training
@@ -182,7 +186,8 @@ class TransformerBridge(
             >>> bridge.run_with_cache(torch.tensor([[1, 2, 3]]))[1]["blocks.0.attn.q.hook_out"].shape
             torch.Size([1, 3, 2, 4])
         """
-        given = config if isinstance(config, dict) else config.to_dict()
+        given = config.for_native() if isinstance(config, TransformerBridgeConfig) else config
+        given = given if isinstance(given, dict) else given.to_dict()
         asked = {"device": None if device is None else str(device), "dtype": dtype}
         parts = NativeParts.of({**given, **{name: x for name, x in asked.items() if x is not None}}, model_name)
         return cls(Booted(parts.model, parts.anatomy, tokenizer, parts.grow))
@@ -247,10 +252,12 @@ class TransformerBridge(
         prepend_bos: bool | None = USE_DEFAULT_VALUE,
         padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
+        labels: Int[Tensor, "batch pos"] | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        pixel_values: Tensor | None = None,
+        input_values: Tensor | None = None,
         past_key_values: Any = None,
-        labels: Int[Tensor, "batch pos"] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Logits, loss, both or nothing, for text, token ids or embeddings; or a stream between layers.
@@ -263,11 +270,12 @@ class TransformerBridge(
             loss_per_token: one loss for each prediction, [batch, pos - 1], not their mean.
             prepend_bos, padding_side: for text, as in `to_tokens`.
             attention_mask: 1 for tokens, 0 for padding. Left padding is found without it.
+            labels: predict these, as transformers does (-100 counts nothing); for return_type "loss" and "both".
             start_at_layer: run only the layers from here on; `input` is the stream entering it. Negative: from the end.
             stop_at_layer: return the stream entering this layer; nothing from it on runs. 0: the embeddings;
                 n_layers: the stream before ln_final; negative: from the end.
+            pixel_values, input_values: pictures or sound, for models that take them beside the tokens.
             past_key_values: a transformers cache of the tokens before; extended by these.
-            labels: predict these, as transformers does (-100 counts nothing); for return_type "loss" and "both".
             kwargs: further inputs of the transformers model (position_ids, use_cache, …).
 
         Raises:
@@ -285,6 +293,8 @@ class TransformerBridge(
             if loss_per_token or return_type not in ("loss", "both"):
                 raise ValueError('labels give one loss: return_type="loss" or "both", and not loss_per_token.')
             kwargs["labels"] = labels
+        seen = {"pixel_values": pixel_values, "input_values": input_values}
+        kwargs |= {name: value for name, value in seen.items() if value is not None}
         n_layers = self.cfg.n_layers
         begin, end = self._layer("start_at_layer", start_at_layer), self._layer("stop_at_layer", stop_at_layer)
         tokens, embeddings, mask = None, input, attention_mask
@@ -328,6 +338,36 @@ class TransformerBridge(
             except Stopped as stopped:
                 return stopped.stream, None
 
+    def input_to_embed(
+        self,
+        input: Any,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+    ) -> tuple[Tensor, Tensor | None, None, Tensor | None]:
+        """The stream entering block 0, the tokens, None (positions are in the stream), and the mask (or None).
+
+        `bridge(stream, start_at_layer=0)` goes on from there. Arguments as in `forward`.
+
+        Example:
+            >>> bridge = TransformerBridge.boot_transformers("demo", device="cpu")
+            >>> stream, tokens, _, _ = bridge.input_to_embed("The Eiffel Tower is in")
+            >>> bool((bridge(stream, start_at_layer=0) == bridge(tokens)).all())
+            True
+        """
+        tokens, embeddings, mask = self._tokens_of(input, prepend_bos, padding_side, attention_mask)
+        stream = self(embeddings if tokens is None else tokens, attention_mask=mask, stop_at_layer=0)
+        return stream, tokens, None, mask
+
+    def get_hook_point(self, hook_name: str) -> HookPoint | None:
+        """The hook point of this name, in either spelling; None: there is none."""
+        point: HookPoint | None = self.hook_dict.get(hook_name)
+        return point
+
+    def clear_hook_registry(self) -> None:
+        """List the hook points anew; `setup` under an older name."""
+        self.setup()
+
     def _layer(self, argument: str, layer: int | None) -> int | None:
         n_layers = self.cfg.n_layers
         if layer is None:
@@ -362,6 +402,7 @@ def build_bridge_from_module(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     model_name: str = "external",
+    post_adapter_hook: Callable[[Anatomy], None] | None = None,
 ) -> TransformerBridge:
     """The bridge over a transformers model in memory.
 
@@ -373,6 +414,8 @@ def build_bridge_from_module(
             `default_prepend_bos` are taken over.
         tokenizer, dtype, device: as in `TransformerBridge.boot_transformers`.
         model_name: what to call it.
+        post_adapter_hook: called with where the parts of the model are (`bridge.host.anatomy`), before hook points are
+            placed there.
 
     Raises:
         ConfigurationError: the model is of another class, or has another configuration.
@@ -389,9 +432,10 @@ def build_bridge_from_module(
         raise ConfigurationError(
             "hf_config is not the configuration of this model: leave it out, or give model.config."
         )
-    bridge = TransformerBridge.boot_transformers(
-        model_name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device
-    )
+    booted = boot(model_name, BootRequest(hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device))
+    if post_adapter_hook is not None:
+        post_adapter_hook(booted.anatomy)
+    bridge = TransformerBridge(booted)
     if tl_config is not None:
         wrong = [name for name in _SIZES if getattr(tl_config, name) != getattr(bridge.cfg, name)]
         if wrong:

@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu, softplus
 
+from transformer_lens.config import TransformerLensConfig
+from transformer_lens.errors import ConfigurationError
+
 
 def gelu_new(input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """GELU by the tanh formula (GPT-2's)."""
@@ -120,3 +123,24 @@ def make_activation(name: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]
         tensor([0., 2.])
     """
     return XIELU(dtype=dtype) if name == "xielu" else FUNCTIONS[name]
+
+
+class ActivationFunctionFactory:
+    """The activation function of a configuration, under the name that older code calls it by."""
+
+    @staticmethod
+    def pick_activation_function(cfg: TransformerLensConfig) -> Callable[[Tensor], Tensor]:
+        """The activation function that `cfg.act_fn` names.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+
+        Example:
+            >>> cfg = TransformerLensConfig(d_model=8, d_head=4, n_layers=1, n_ctx=6, act_fn="relu2")
+            >>> ActivationFunctionFactory.pick_activation_function(cfg)(torch.tensor([-1.0, 3.0]))
+            tensor([0., 9.])
+        """
+        known = [*FUNCTIONS, "xielu"]
+        if cfg.act_fn not in known:
+            raise ConfigurationError(f"No activation function is called {cfg.act_fn!r}; there are {', '.join(known)}.")
+        return make_activation(cfg.act_fn, cfg.dtype)

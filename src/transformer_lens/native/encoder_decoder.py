@@ -122,6 +122,26 @@ def positions_of(stack: nn.ModuleList, length: int, first: int = 0) -> Float[Ten
     return attention.compute_relative_attention_bias(length, first + length, first=first)  # type: ignore[no-any-return]
 
 
+class EncoderPast:
+    """The keys and values of an encoder's states in one layer of the decoder, once they are known."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """How many are held."""
+        return 0 if self._kept is None else self._kept[0].shape[1]
+
+    def append(
+        self, new_keys: Float[Tensor, "batch new head d_head"], new_values: Float[Tensor, "batch new head d_head"]
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, "batch pos head d_head"]]:
+        """The keys and values: the first that came, as later ones are empty."""
+        if self._kept is None:
+            self._kept = new_keys, new_values
+        return self._kept
+
+
 class ConditionedDecoder:
     """The decoder of a model while it reads one run of the encoder: a decoder that generation can drive.
 
@@ -129,6 +149,7 @@ class ConditionedDecoder:
         model: the model.
         states: what its encoder gave (see `NativeEncoderDecoder.encode`).
         mask: added to the scores of attention to it.
+        keep: keep the keys and values of what the encoder gave, for a decoder that runs many times.
     """
 
     prompt_length: int | None = None
@@ -138,9 +159,11 @@ class ConditionedDecoder:
         model: NativeEncoderDecoder,
         states: Float[Tensor, "batch encoder_pos d_model"],
         mask: Float[Tensor, "batch 1 1 encoder_pos"] | None = None,
+        keep: bool = False,
     ):
         self.model, self.cfg = model, model.cfg
         self.states, self.mask = states, mask
+        self.kept = [EncoderPast() if keep else None for _ in model.decoder]
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
@@ -177,8 +200,8 @@ class ConditionedDecoder:
         bias = positions_of(blocks, length, frame.offset)
         states, mask = self._for_rows(residual.shape[0])
         entries: Iterable[LayerPast | None] = [None] * len(blocks) if past_kv is None else past_kv
-        for block, entry in zip(blocks, entries, strict=True):
-            residual = block(residual, None, mask, bias, states, entry, frame)
+        for block, entry, kept in zip(blocks, entries, self.kept, strict=True):
+            residual = block(residual, None, mask, bias, states, entry, frame, kept)
         return residual
 
     def _for_rows(self, rows: int) -> tuple[Tensor, Tensor | None]:

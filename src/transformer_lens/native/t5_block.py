@@ -53,6 +53,7 @@ class T5Block(AttentionInputs):
         encoder_hidden_states: Float[Tensor, "batch encoder_pos d_model"] | None = None,
         past_kv_cache_entry: LayerPast | None = None,
         frame: Frame | None = None,
+        encoder_past: LayerPast | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream after this layer.
 
@@ -65,6 +66,7 @@ class T5Block(AttentionInputs):
             encoder_hidden_states: what the encoder gave; a decoder's layer needs it.
             past_kv_cache_entry: keys and values of earlier tokens.
             frame: which keys are seen, where a model computes it once for all layers.
+            encoder_past: keeps what the encoder's keys and values were; not used while they are hooked.
 
         Raises:
             ValueError: position_bias is missing; encoder_hidden_states is, in a decoder, or is given to an encoder.
@@ -90,16 +92,20 @@ class T5Block(AttentionInputs):
         stream = self.hook_resid_mid(resid_pre + self.hook_attn_out(attn_out))
         norm = self.ln2
         if encoder_hidden_states is not None:
-            read = self._from_encoder(stream, encoder_hidden_states, encoder_additive_attention_mask)
+            read = self._from_encoder(stream, encoder_hidden_states, encoder_additive_attention_mask, encoder_past)
             stream, norm = self.hook_resid_mid_cross(stream + read), self.ln3
         mlp_out = self.hook_mlp_out(self.mlp(norm(self.hook_mlp_in(stream))))
         return self.hook_resid_post(stream + mlp_out)  # type: ignore[no-any-return]
 
     def _from_encoder(
-        self, stream: Float[Tensor, "batch pos d_model"], states: Tensor, mask: Tensor | None
+        self, stream: Float[Tensor, "batch pos d_model"], states: Tensor, mask: Tensor | None, past: LayerPast | None
     ) -> Float[Tensor, "batch pos d_model"]:
-        query = stream
+        query, attention = stream, self.cross_attn
         if is_live(self.hook_cross_attn_in):
             query = self.hook_cross_attn_in(for_each_head(stream, self.cfg.n_heads))
-        read = self.cross_attn(self.ln2(query), states, states, additive_attention_mask=mask)
+        if is_live(attention.hook_k) or is_live(attention.hook_v):
+            past = None
+        if past is not None and past.length:
+            states = states[:, :0]  # none that are not kept
+        read = attention(self.ln2(query), states, states, past, additive_attention_mask=mask)
         return self.hook_cross_attn_out(read)  # type: ignore[no-any-return]

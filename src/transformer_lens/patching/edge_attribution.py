@@ -19,12 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.patching.edges import Written, written
-from transformer_lens.patching.gradients import ENTRY, Hook, gradients, logit_gradient
+from transformer_lens.patching.gradients import ENTRY, Hook, gradients, logit_gradient, moved_to
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import Nodes
 
 EdgeMethod = Literal["EAP", "EAP-IG-inputs", "EAP-IG-activations", "clean-corrupted"]
-EdgeScores = Float[Tensor, "sender receiver"]
+EdgeScores = Float[Tensor, "*pos sender receiver"]
 Edits = Callable[["_Piece"], list[Hook]]
 
 
@@ -38,6 +38,7 @@ def edge_attribution(
     method: EdgeMethod = "EAP-IG-inputs",
     steps: int = 5,
     max_rows: int | None = None,
+    by_position: bool = False,
 ) -> EdgeScores:
     """For each edge an estimate of how much the metric changes when that edge alone carries the other run's values.
 
@@ -54,9 +55,11 @@ def edge_attribution(
         max_rows: how many prompts run together; None: all. The scores are the same, whatever the metric: it sees the
             logits of all prompts. Memory is then that of so many prompts, and of all their logits; the cost up to
             three more passes forward for each one back.
+        by_position: a score for each position at which the edge is read, not their sum.
 
     Returns:
-        [sender, receiver], in the order of `Nodes.of(model)`; zero for pairs that are no edges.
+        [sender, receiver], or [pos, sender, receiver], in the order of `Nodes.of(model)`; zero for pairs that are no
+        edges.
 
     Raises:
         ValueError: an unknown method, steps or max_rows below 1, or runs of different shape.
@@ -80,7 +83,9 @@ def edge_attribution(
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is 1 or more; got {max_rows}.")
     nodes = Nodes.of(model)
-    runs = _Runs(model, nodes, metric, list(_pieces(model, nodes, (tokens, source_tokens), max_rows)))
+    pieces = list(_pieces(model, nodes, (tokens, source_tokens), max_rows))
+    shape = (*tokens.shape[1:], *nodes.edges.shape) if by_position else nodes.edges.shape
+    runs = _Runs(model, nodes, metric, pieces, torch.Size(shape))
     shares = [(step + 0.5) / steps for step in range(steps)]
     match method:
         case "EAP":
@@ -89,9 +94,10 @@ def edge_attribution(
             return _mean([runs.scores(_unchanged), runs.scores(_entering(1.0))])
         case "EAP-IG-inputs":
             return _mean([runs.scores(_entering(share)) for share in shares])
-    total = torch.zeros(nodes.edges.shape, device=tokens.device)
+    total = runs.none()
     for part, hook in _parts(nodes):
-        total[part] = _mean([runs.scores(_writing(part, hook, share)) for share in shares])[part]
+        found = _mean([runs.scores(_writing(part, hook, share)) for share in shares])
+        total[..., part, :] = found[..., part, :]
     return total
 
 
@@ -107,9 +113,7 @@ def _entering(share: float) -> Edits:
     """The embeddings lie on the way from the plain run to the other."""
 
     def edits(piece: _Piece) -> list[Hook]:
-        stream = piece.plain[:, :, 0] + share * piece.change[:, :, 0]
-        # NOTE: added as a difference of values, so that the leaf before it still has the gradient.
-        return [(ENTRY, lambda now, hook: now + (stream - now.detach()))]
+        return [moved_to(ENTRY, piece.plain[:, :, 0] + share * piece.change[:, :, 0])]
 
     return edits
 
@@ -187,12 +191,17 @@ class _Runs:
     nodes: Nodes
     metric: Metric
     pieces: Sequence[_Piece]
+    shape: torch.Size  # of the scores
+
+    def none(self) -> EdgeScores:
+        """Scores of zero."""
+        return torch.zeros(self.shape, device=self.pieces[0].tokens.device)
 
     def scores(self, edits: Edits) -> EdgeScores:
         """What each sender's change gains by the gradient at each receiver's input, in the run with these edits."""
         return sum(
             (self._of_piece(piece, edits(piece), metric) for piece, metric in self._metrics(edits)),
-            start=torch.zeros(self.nodes.edges.shape, device=self.pieces[0].tokens.device),
+            start=self.none(),
         )
 
     def _metrics(self, edits: Edits) -> Iterator[tuple[_Piece, Metric]]:
@@ -213,14 +222,14 @@ class _Runs:
     def _of_piece(self, piece: _Piece, edits: Sequence[Hook], metric: Metric) -> EdgeScores:
         hooks = _input_hooks(self.nodes)
         found = gradients(self.model, piece.tokens, hooks, metric, edits=edits, attention_mask=piece.mask)
-        scores = torch.zeros(self.nodes.edges.shape, device=piece.tokens.device)
+        scores, product = self.none(), "bpsd,bphd->psh" if len(self.shape) > 2 else "bpsd,bphd->sh"
         for hook, members in groupby(enumerate(self.nodes.receivers), lambda entry: entry[1].hook):
             places = list(members)
             first, reads = places[0][0], places[0][1].reads
             gradient = found[hook]
             each = gradient if places[0][1].head is not None else gradient.unsqueeze(2)  # [batch, pos, head, d_model]
-            gained = torch.einsum("bpsd,bphd->sh", piece.change[:, :, :reads], each.to(piece.change.dtype))
-            scores[:reads, first : first + len(places)] = gained.float()
+            gained = torch.einsum(product, piece.change[:, :, :reads], each.to(piece.change.dtype))
+            scores[..., :reads, first : first + len(places)] = gained.float()
         return scores
 
 

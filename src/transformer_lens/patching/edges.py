@@ -20,7 +20,7 @@ from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import Nodes, UndefinedPathError, final_hook
 
 Written = Float[Tensor, "batch pos sender d_model"]
-EdgeWeights = Float[Tensor, "row sender receiver"]
+EdgeWeights = Float[Tensor, "row *pos sender receiver"]  # the same at all positions, or of each
 Hook = tuple[str, Callable[..., Any]]
 Tell = Callable[[int, Tensor], None]
 SLACK = 0.05  # of the largest number in the stream; half precision adds up to a few hundredths
@@ -153,7 +153,7 @@ def edge_hooks(
         known: what the first senders write in this run, if it begins after them; None: it begins before all.
     """
     rows, batch = weights.shape[0], source.shape[0]
-    weights = weights.to(source)
+    weights = _by_position(weights).to(source)
     # What the other run writes less what this one does: [row, batch, pos, sender, d_model], filled as the pass goes on.
     missing = source.new_empty(rows, *source.shape)
     if known is not None:
@@ -165,11 +165,11 @@ def edge_hooks(
         missing[..., place, :] = source[:, :, place] - now.unflatten(0, (rows, batch))
 
     def reading(columns: list[int], reads: int, heads: bool) -> Callable[..., Tensor]:
-        each = weights[:, :reads, columns]
-        used = each.any(2).any(0).nonzero()[:, 0]
+        each = weights[..., :reads, columns]
+        used = each.any(-1).flatten(0, 1).any(0).nonzero()[:, 0]
 
         def read(stream: Tensor, hook: HookPoint) -> Tensor:
-            added = torch.einsum("rbpsd,rsh->rbphd", missing[..., used, :], each[:, used]).flatten(0, 1)
+            added = torch.einsum("rbpsd,rpsh->rbphd", missing[..., used, :], each[..., used, :]).flatten(0, 1)
             return stream + (added if heads else added[:, :, 0])
 
         return read
@@ -178,7 +178,7 @@ def edge_hooks(
     for hook, members in groupby(enumerate(nodes.receivers), lambda entry: entry[1].hook):
         places = list(members)
         columns, first = [index for index, _ in places], places[0][1]
-        if bool(weights[:, :, columns].any()):
+        if bool(weights[..., columns].any()):
             hooks.append((hook, reading(columns, first.reads, first.head is not None)))
     # NOTE: writers first, so that at a hook point where both look a sender is told before anybody reads.
     return [*Writers(model, nodes).hooks(note), *hooks] if hooks else []
@@ -200,7 +200,8 @@ def run_with_edges(
         model: of either host.
         tokens: what is run.
         source: what senders write in the other run (`written`).
-        weights: how much of the other run each edge carries: 0 none, 1 all, or anything else.
+        weights: how much of the other run each edge carries: 0 none, 1 all, or anything else; at every position, or
+            at each where a second axis says it.
         nodes: the model's nodes; None: found here.
         max_rows: how many prompts a batch may have, copies counted.
 
@@ -253,9 +254,11 @@ class EdgeRuns:
     def logits(self, weights: EdgeWeights, *, max_rows: int = 64) -> Iterator[Float[Tensor, "batch pos d_vocab"]]:
         """The logits of each row of `weights`; arguments and errors as for `run_with_edges`."""
         nodes = self.nodes
+        if weights.ndim == 4 and weights.shape[1] != self.tokens.shape[1]:
+            raise ValueError(f"The weights are of {weights.shape[1]} positions, the run of {self.tokens.shape[1]}.")
         outside = (weights != 0) & ~nodes.edges.to(weights.device)
         if bool(outside.any()):
-            _, sender, receiver = outside.nonzero()[0].tolist()
+            *_, sender, receiver = outside.nonzero()[0].tolist()
             pair = f"{nodes.senders[sender].label} -> {nodes.receivers[receiver].label}"
             raise ValueError(f"{pair} is no edge: the receiver reads the stream before the sender writes.")
         for some in weights.split(max(1, max_rows // self.tokens.shape[0])):
@@ -282,7 +285,7 @@ class EdgeRuns:
 
     def _start(self, weights: EdgeWeights) -> int:
         """The first layer that must run, or 0 where finding what enters it would cost more than it saves."""
-        columns = weights.flatten(0, 1).any(0).nonzero()[:, 0].tolist()
+        columns = weights.flatten(0, -2).any(0).nonzero()[:, 0].tolist()
         layers = [self.nodes.receivers[column].layer for column in columns]
         # The edges into the logits are patched where the last layer ends.
         start = min([*layers, self.nodes.n_layers - 1])
@@ -293,6 +296,11 @@ class EdgeRuns:
             entries = [_entry(layer) for layer in range(1, self.nodes.n_layers)]
             self._plain = _seen(self.model, self.tokens, self.nodes, self.mask, entries)
         return self._plain
+
+
+def _by_position(weights: EdgeWeights) -> Float[Tensor, "row pos sender receiver"]:
+    """The weights with a position axis, of one entry where they are the same at all."""
+    return weights.unsqueeze(1) if weights.ndim == 3 else weights
 
 
 def _entry(layer: int) -> str:

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.hooks import HookPoint, reads_only
-from transformer_lens.hooks.names import layer_of
 from transformer_lens.patching.metrics import Metric
 from transformer_lens.patching.nodes import UndefinedPathError
 
 ENTRY = "blocks.0.hook_resid_pre"
+EMBEDDINGS = ("hook_embed", "hook_pos_embed")
 Hook = tuple[str, Callable[..., Any]]
 
 
@@ -30,7 +30,7 @@ class Backward:
     """
 
     value: Float[Tensor, ""]
-    entry: Tensor
+    entries: list[Tensor]
     found: dict[str, Tensor]
     blocked: set[str] = field(default_factory=set)
 
@@ -44,7 +44,7 @@ class Backward:
             UndefinedPathError: the metric does not depend on some of them.
         """
         self.found.clear()
-        torch.autograd.grad(self.value, self.entry, retain_graph=again)
+        torch.autograd.grad(self.value, self.entries, retain_graph=again)
         return dict(self.found)
 
 
@@ -59,12 +59,12 @@ def run_backward(
     may_block: Sequence[str] = (),
     attention_mask: Int[Tensor, "batch pos"] | None = None,
 ) -> Iterator[Backward]:
-    """A run of `tokens` from which the gradients at `names`, all inside blocks, can be taken inside the `with` block.
+    """A run of `tokens` from which the gradients at `names` can be taken inside the `with` block.
 
     Args:
         model: of either host.
         tokens: what is run.
-        names: hook points.
+        names: hook points, inside blocks or after them, or embeddings.
         metric: a function of logits; its mean is what is differentiated.
         edits: forward hooks that change the run.
         may_block: hook points that may be put into `blocked`.
@@ -73,21 +73,17 @@ def run_backward(
     Raises:
         UndefinedPathError: the metric gives no gradient.
         UnknownNameError: a hook point that the model does not have.
-        ValueError: a hook point outside the blocks.
+        ValueError: the hook point of token ids, which have none.
     """
-    for name in names:
-        if name in model.hook_dict and layer_of(name) is None:
-            raise ValueError(
-                f"Gradients are taken inside blocks; {name} is outside them. The stream entering them is {ENTRY}."
-            )
-    entry: list[Tensor] = []
+    beginning = _beginning(model, names)
+    entries: list[Tensor] = []
     blocked: set[str] = set()
     found: dict[str, Tensor] = {}
 
     def enter(stream: Tensor, hook: HookPoint) -> Tensor:
-        # NOTE: the gradient is taken with respect to this leaf alone, so that no parameter's `.grad` is filled.
-        entry.append(stream.detach().requires_grad_())
-        return entry[0]
+        # NOTE: the gradient is taken with respect to these leaves alone, so that no parameter's `.grad` is filled.
+        entries.append(stream.detach().requires_grad_())
+        return entries[-1]
 
     def see(name: str) -> Callable[..., None]:
         @reads_only
@@ -104,8 +100,31 @@ def run_backward(
         return block
 
     backward = [*((name, stop(name)) for name in may_block), *((name, see(name)) for name in names)]
-    with torch.enable_grad(), model.hooks(fwd_hooks=[(ENTRY, enter), *edits], bwd_hooks=backward):
-        yield Backward(_differentiable(metric, model(tokens, attention_mask=attention_mask)), entry[0], found, blocked)
+    forward = [*((name, enter) for name in beginning), *edits]
+    with torch.enable_grad(), model.hooks(fwd_hooks=forward, bwd_hooks=backward):
+        yield Backward(_differentiable(metric, model(tokens, attention_mask=attention_mask)), entries, found, blocked)
+
+
+def _beginning(model: Any, names: Sequence[str]) -> list[str]:
+    """The hook points from which on gradients are followed: the embeddings, if one of them was named."""
+    known = model.hook_dict
+    wanted = {known.full_name(name) for name in names}
+    for tokens in ("hook_tokens", "embed.hook_in"):
+        if tokens in known and known.full_name(tokens) in wanted:
+            raise ValueError(f"Token ids have no gradient; the embeddings are {EMBEDDINGS[0]}.")
+    embeddings = [name for name in EMBEDDINGS if name in known]
+    return embeddings if any(known.full_name(name) in wanted for name in embeddings) else [ENTRY]
+
+
+def moved_to(hook: str, value: Float[Tensor, "..."]) -> Hook:
+    """A hook that gives an activation another value, and leaves the way of gradients to what was there.
+
+    Example:
+        >>> name, move = moved_to("blocks.0.hook_resid_pre", torch.ones(1))
+        >>> move(torch.zeros(1, requires_grad=True), None)
+        tensor([1.], grad_fn=<AddBackward0>)
+    """
+    return hook, lambda now, hook: now + (value - now.detach())
 
 
 def _differentiable(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, ""]:
@@ -142,7 +161,7 @@ def gradients(
     edits: Sequence[Hook] = (),
     attention_mask: Int[Tensor, "batch pos"] | None = None,
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The gradient of the metric's mean at each of these hook points, all inside blocks; see `run_backward`.
+    """The gradient of the metric's mean at each of these hook points; see `run_backward`.
 
     Example:
         >>> from transformer_lens import HookedTransformer

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lens.patching.gradients import ENTRY, gradients
+from transformer_lens.patching.gradients import ENTRY, gradients, moved_to
 from transformer_lens.patching.metrics import Metric
 
 
@@ -59,8 +59,7 @@ def integrated_gradients(
     way, total = end - start, torch.zeros_like(end)
     for step in range(steps):
         between = start + (step + 0.5) / steps * way
-        edit = (hook, lambda now, hook, between=between: now + (between - now.detach()))
-        total += gradients(model, tokens, [hook], metric, edits=[edit])[hook]
+        total += gradients(model, tokens, [hook], metric, edits=[moved_to(hook, between)])[hook]
     attributed: Tensor = (total / steps * way).sum(-1)
     return attributed
 

@@ -20,9 +20,10 @@ from transformer_lens.hooks.names import describe, layer_of
 # Where a host's way of running again lies; loaded when a model of that kind is swept.
 _HOSTS = {
     "transformer_lens.models.hooked_transformer.HookedTransformer": "transformer_lens.patching.native_run",
+    "transformer_lens.models.hooked_encoder.HookedEncoder": "transformer_lens.patching.encoder_run",
     "transformer_lens.models.transformer_bridge.TransformerBridge": "transformer_lens.patching.bridge_run",
 }
-_AFTER = ("ln_final.", "unembed.", "hook_unembed")
+_AFTER = ("ln_final.", "mlm_head.", "unembed.", "hook_unembed")
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,19 @@ class RunRequest:
         attention_mask: 1 for tokens, 0 for padding; None: as the model finds it.
         hooks: the hook points that cells and edits change, by full name.
         edits: what edits in force on the model (`model.edit`) change: a part of the run, and of each cell's.
+        mask_name: what the model calls the mask.
     """
 
     tokens: Int[Tensor, "batch pos"]
     attention_mask: Int[Tensor, "batch pos"] | None
     hooks: Sequence[str]
     edits: Sequence[Intervention] = ()
+    mask_name: str = "attention_mask"
 
     def inputs(self, copies: int = 1) -> dict[str, Any]:
         """Keyword arguments of a forward pass over so many copies."""
         mask = self.attention_mask
-        return {} if mask is None else {"attention_mask": mask.repeat(copies, 1)}
+        return {} if mask is None else {self.mask_name: mask.repeat(copies, 1)}
 
 
 class PlainRun(ABC):
@@ -94,6 +97,11 @@ class PlainRun(ABC):
         """Whether a hook point shows earlier positions too when only later ones are run."""
         return False
 
+    def ends_block(self, hook: str) -> bool:
+        """Whether a hook point is the stream that leaves a block."""
+        info = describe(hook)
+        return info is not None and info.name.endswith(".hook_resid_post")
+
     def embedded(self, copies: int) -> Float[Tensor, "row pos d_model"]:
         """The stream entering layer 0 for so many copies, with hooks in place."""
         tokens = self.request.tokens.repeat(copies, 1)
@@ -121,14 +129,16 @@ def run_plain(model: Any, request: RunRequest) -> PlainRun:
     """The plain run of a model of either host.
 
     Raises:
-        TypeError: the model is neither a HookedTransformer nor a TransformerBridge.
+        TypeError: the model is of none of these classes.
     """
     for kind in type(model).__mro__:
         module = _HOSTS.get(f"{kind.__module__}.{kind.__qualname__}")
         if module is not None:
             run: PlainRun = import_module(module).run(model, request)
             return run
-    raise TypeError(f"A sweep runs a HookedTransformer or a TransformerBridge; got {type(model).__name__}.")
+    raise TypeError(
+        f"A sweep runs a HookedTransformer, a HookedEncoder or a TransformerBridge; got {type(model).__name__}."
+    )
 
 
 def edits_in_force(model: Any) -> tuple[Intervention, ...]:
@@ -161,9 +171,3 @@ def place_of(hook: str, n_layers: int) -> int:
     if layer is not None:
         return layer
     return n_layers if hook.startswith(_AFTER) else -1
-
-
-def ends_block(hook: str) -> bool:
-    """Whether a hook point is the stream that leaves a block."""
-    info = describe(hook)
-    return info is not None and info.name.endswith(".hook_resid_post")

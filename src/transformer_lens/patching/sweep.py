@@ -167,7 +167,7 @@ class Sweep:
     def _run_loop(self, bar: Any) -> None:
         for cell in self.plan.looped:
             if cell not in self._done:
-                self._keep(cell, loop_cell(self.plain.model, self.request, self.cells[cell], self.metric))
+                self._keep(cell, loop_cell(self.plain.model, self.plain.request, self.cells[cell], self.metric))
                 bar.update()
 
     def _save(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transformer_lens.hooks import HookPoint
 from transformer_lens.patching.interventions import Cell, Intervention, interventions_of
-from transformer_lens.patching.plain_run import PlainRun, ends_block, place_of
+from transformer_lens.patching.plain_run import PlainRun, place_of
 from transformer_lens.patching.planner import Wave
 
 
@@ -45,7 +45,7 @@ def _entering(run: PlainRun, cells: Sequence[Cell], wave: Wave, layer: int) -> F
             continue
         rows = plain
         for change in interventions_of(cells[cell]):
-            if ends_block(change.hook) and place_of(change.hook, run.n_layers) == layer - 1:
+            if run.ends_block(change.hook) and place_of(change.hook, run.n_layers) == layer - 1:
                 rows = rows.clone() if rows is plain else rows
                 change.edit(rows, run.n_positions, wave.first)
         parts.append(rows)

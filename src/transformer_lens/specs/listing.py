@@ -20,7 +20,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("google/medgemma", "gemma3_text"), ("google/gemma", "gemma"), ("microsoft/phi-3", "phi3"),
     ("microsoft/phi-4", "phi3"), ("microsoft/phi", "phi"), ("allenai/olmo-3", "olmo3"), ("allenai/olmo-2", "olmo2"),
     ("allenai/olmoe", "olmoe"), ("allenai/olmo", "olmo"), ("openai/gpt-oss", "gpt_oss"), ("swiss-ai/", "apertus"),
-    ("google-bert/", "bert"),
+    ("google-bert/", "bert"), ("google-t5/", "t5"),
+    ("facebook/hubert", "hubert"), ("facebook/wav2vec2", "wav2vec2"),
 )  # fmt: skip
 TOYS = ("neelnanda/", "arthurconmy/", "baidicoot/")
 
@@ -70,6 +71,16 @@ def names_of(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name in official_names() if _kind(name) in kinds)
 
 
+def spec_named(name: str) -> Spec | None:
+    """The family of an official name; None: it is not known by its name.
+
+    Example:
+        >>> spec_named("google-bert/bert-base-cased").holder
+        'HookedEncoder'
+    """
+    return next((spec for spec in (*FAMILIES, *ENCODERS) if name in names_of(spec)), None)
+
+
 def _kind(name: str) -> str | None:
     return next((kind for start, kind in NAMES if name.lower().startswith(start)), None)
 
@@ -91,11 +102,19 @@ def _row(spec: Spec) -> Row:
         names=names_of(spec),
         norms=f"{'layer norm' if layer_norm else 'RMS norm'} {where}",
         positions=_positions(spec, parts),
-        mlp="experts" if any("experts" in part for part in parts) else "gated" if "mlp.W_gate" in parts else "plain",
+        mlp=_mlp(spec),
         no_effect=tuple(no_effect),
         saves=spec.architecture is not None,
         notes=spec.notes,
     )
+
+
+def _mlp(spec: Spec) -> str:
+    whole = {part.ours: weight.when for weight in spec.weights for part in weight.parts}
+    if any("experts" in name for name in whole):
+        return "experts"
+    gates = [condition for name, condition in whole.items() if name.endswith("mlp.W_gate")]
+    return "plain" if not gates else "gated" if gates[0] is None else "plain or gated"
 
 
 def _positions(spec: Spec, parts: set[str]) -> str:
@@ -103,6 +122,10 @@ def _positions(spec: Spec, parts: set[str]) -> str:
         return "sinusoidal"
     if any(part.endswith("pos_embed.W_pos") for part in parts):
         return "learned"
+    if spec.fixed.get("positional_embedding_type") == "relative_positional_bias":
+        return "relative"
+    if spec.holder == "HookedAudioEncoder":
+        return "convolutions"
     return "alibi" if spec.fixed.get("positional_embedding_type") == "alibi" else "rotary"
 
 

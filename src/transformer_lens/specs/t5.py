@@ -25,7 +25,7 @@ def _same_depth(config: HFConfig) -> dict[str, Any]:
             f"{layers} layers in the encoder, {of_decoder} in the decoder: HookedEncoderDecoder has as many in both. "
             "TransformerBridge takes it: TransformerBridge.boot_transformers."
         )
-    return {"n_layers": layers}
+    return {}
 
 
 def _text(config: HFConfig) -> dict[str, Any]:
@@ -92,10 +92,12 @@ def _stack(stack: str) -> tuple[Weight, ...]:
 T5 = Spec(
     name="T5",
     holder="HookedEncoderDecoder",
-    model_types=("t5", "mt5"),
+    model_types=("t5",),
+    architecture="T5ForConditionalGeneration",
     prefix="",
     same={
         "d_model": "d_model",
+        "n_layers": "num_layers",
         "d_head": "d_kv",
         "n_heads": "num_heads",
         "d_mlp": "d_ff",
@@ -111,11 +113,14 @@ T5 = Spec(
         "use_attn_scale": False,
     },
     rules=(_same_depth, _text, _mlp, activation("dense_act_fn"), _scaled_logits),
-    harmless=frozenset({"dropout_rate", "initializer_factor"}),
+    harmless=frozenset({"dropout_rate", "initializer_factor", "output_past"}),
     ignored=(
         r"^(encoder|decoder)\.embed_tokens\.weight$",  # shared.weight again
         r"EncDecAttention\.relative_attention_bias\.weight$",  # in the checkpoints of 2019; unused
     ),
     weights=(*embeddings("shared.weight"), *_stack("encoder"), *_stack("decoder")),
-    notes="held by HookedEncoderDecoder; also T5 1.1, Flan-T5 and mT5",
+    notes="held by HookedEncoderDecoder; also T5 1.1 and Flan-T5",
+)
+MT5 = T5.but(
+    name="mT5", model_types=("mt5",), architecture="MT5ForConditionalGeneration", notes="held by HookedEncoderDecoder"
 )

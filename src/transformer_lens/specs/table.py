@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformer_lens.errors import nearest
-from transformer_lens.specs import encoders, gemma, gpt, layer_norm, llama, moe, remote_code, t5
+from transformer_lens.specs import audio, encoders, gemma, gpt, layer_norm, llama, moe, remote_code, t5
 from transformer_lens.specs.reading import HFConfig, UnsupportedModelError
 from transformer_lens.specs.spec import Fields, Spec
 
@@ -24,11 +24,8 @@ FAMILIES: tuple[Spec, ...] = (
 
 
 # Models that are no decoders; each spec says which class holds them.
-ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5)
-# Such models that no class holds yet; decoders whose mechanism the native transformer does not have.
-OTHER_MODELS = {
-    "hubert": "HookedAudioEncoder", "wav2vec2": "HookedAudioEncoder",
-}  # fmt: skip
+ENCODERS: tuple[Spec, ...] = (encoders.BERT, t5.T5, t5.MT5, audio.AUDIO)
+# Decoders whose mechanism the native transformer does not have.
 MECHANISMS = {
     "latent attention": ("deepseek_v2", "deepseek_v3", "deepseek_v32", "minicpm3", "longcat_flash", "glm4_moe_lite"),
     "state spaces": ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"),
@@ -39,8 +36,20 @@ MECHANISMS = {
     "chunked attention": ("llama4", "llama4_text"),
 }  # fmt: skip
 
+# Families that other packages add, by the name of HF's class (see `ArchitectureAdapterFactory`). They come first.
+ADDED: dict[str, Spec] = {}
+
 # NOTE: the bridge finds the parts of models without a spec by itself.
 POINTER = "TransformerBridge takes it, over transformers' own forward pass: TransformerBridge.boot_transformers."
+NO_POINTER = "Nothing else here hears sound; transformers itself runs it."
+
+
+def other_holder(name: str, spec: Spec, holder: str | None) -> UnsupportedModelError:
+    """The error for a model (by its name or its type) that another class holds."""
+    return UnsupportedModelError(
+        f"{name!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
+        f"{spec.holder}.from_pretrained. {_elsewhere(spec)}"
+    )
 
 
 def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spec:
@@ -54,19 +63,13 @@ def find_spec(config: HFConfig, holder: str | None = "HookedTransformer") -> Spe
         UnsupportedModelError: no family has this `model_type`, or another class holds it.
     """
     architectures = set(config.fields.get("architectures") or [])
-    fitting = [spec for spec in (*FAMILIES, *ENCODERS) if config.model_type in spec.model_types]
+    added = [ADDED[name] for name in sorted(architectures) if name in ADDED]
+    fitting = added or [spec for spec in (*FAMILIES, *ENCODERS) if config.model_type in spec.model_types]
     for spec in sorted(fitting, key=lambda spec: not architectures & set(spec.only_architectures)):
         if not spec.only_architectures or architectures & set(spec.only_architectures):
             if holder in (None, spec.holder):
                 return spec
-            raise UnsupportedModelError(
-                f"{config.model_type!r} ({spec.name}) is not for {holder} but for {spec.holder}: load it with "
-                f"{spec.holder}.from_pretrained. {POINTER}"
-            )
-    if config.model_type in OTHER_MODELS:
-        raise UnsupportedModelError(
-            f"{config.model_type!r} is no decoder: it is for {OTHER_MODELS[config.model_type]}, which is still to come."
-        )
+            raise other_holder(config.model_type, spec, holder)
     for mechanism, types in MECHANISMS.items():
         if config.model_type in types:
             raise UnsupportedModelError(
@@ -103,11 +106,15 @@ def _refuse(spec: Spec, config: HFConfig) -> None:
         value = config.get(name, accepted[0])
         if value not in accepted:
             raise UnsupportedModelError(
-                f"{spec.name} with {name}={value!r} ({why}) is not for {spec.holder}; {POINTER}"
+                f"{spec.name} with {name}={value!r} ({why}) is not for {spec.holder}. {_elsewhere(spec)}"
             )
     if unread := config.unread(spec.harmless):
         listed = ", ".join(f"{name}={value!r}" for name, value in sorted(unread.items()))
         raise UnsupportedModelError(
             f"{spec.name}: the configuration sets {listed}, and what that does to the forward pass is not known here. "
-            + POINTER
+            + _elsewhere(spec)
         )
+
+
+def _elsewhere(spec: Spec) -> str:
+    return NO_POINTER if spec.holder == "HookedAudioEncoder" else POINTER

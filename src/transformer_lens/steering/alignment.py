@@ -1,22 +1,19 @@
-"""Distributed alignment search (DAS): the subspace of an activation that holds a variable, found by gradient."""
+"""Distributed alignment search (DAS) for next tokens: the subspace that holds a variable, judged on pairs held out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.parametrizations import orthogonal
-from tqdm.auto import tqdm
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from transformer_lens.hooks.interventions import Intervention
+from transformer_lens.steering.bases import LearnedSubspace
+from transformer_lens.steering.das import Exchanges, frozen
 from transformer_lens.steering.exchange import Interchanges
-from transformer_lens.steering.values import Exchanged, orthonormal
+from transformer_lens.steering.interchanges import SubspaceInterchange, collect_activations
+from transformer_lens.steering.values import orthonormal
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,29 +87,19 @@ def find_subspace(
     n_held_out = round(held_out * len(pairs))
     if not 0 < n_held_out < len(pairs):
         raise ValueError(f"Of {len(pairs)} pairs, held_out={held_out} keeps {n_held_out}: some must be on each side.")
-    kept, test = pairs[n_held_out:], pairs[:n_held_out]
-    with torch.no_grad(), frozen(model):
-        sources, test_sources = _values(model, kept, hook, pos), _values(model, test, hook, pos)
-    width = sources.shape[-1]
+    with frozen(model):
+        kept, test = (
+            _exchanges(model, some, hook, pos, batch_size) for some in (pairs[n_held_out:], pairs[:n_held_out])
+        )
+    width, count = kept.sources.shape[-1], len(kept.targets)
     if not 0 < dimensions <= width:
         raise ValueError(f"{hook} has {width} dimensions; got dimensions={dimensions}.")
-    rotation = learned_rotation(width, dimensions, seed, sources)
-    optimizer, losses = torch.optim.Adam(rotation.parameters(), lr=learning_rate), []
-    with torch.enable_grad(), frozen(model):
-        for _ in tqdm(range(steps), disable=not verbose, leave=False):
-            rows = torch.randint(0, len(kept), (min(batch_size, len(kept)),), generator=generator)
-            logits = _exchanged_logits(model, kept[rows], sources[rows], rotation.weight, (hook, pos))
-            loss = cross_entropy(logits.float(), kept.label[rows].to(logits.device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-    basis = rotation.weight.detach().clone()
-    accuracies = [
-        _accuracy(model, some, values, basis, (hook, pos), batch_size)
-        for some, values in ((test, test_sources), (kept, sources))
-    ]
-    return Alignment(hook, pos, basis, accuracies[0], accuracies[1], losses)
+    subspace = LearnedSubspace(width, dimensions, seed=seed).to(kept.sources.device)
+    drawn = [torch.randint(0, count, (min(batch_size, count),), generator=generator) for _ in range(steps)]
+    losses = kept.learn(subspace, drawn, lr=learning_rate, verbose=verbose)
+    columns = subspace.basis.detach().clone()
+    accuracy, train_accuracy = (_accuracy(some, columns, batch_size) for some in (test, kept))
+    return Alignment(hook, pos, columns.T, accuracy, train_accuracy, losses)
 
 
 @torch.no_grad()
@@ -141,64 +128,25 @@ def interchange_accuracy(
         >>> interchange_accuracy(model, pairs, "blocks.3.hook_resid_mid", torch.eye(128))
         1.0
     """
-    sources = _values(model, pairs, hook, pos)
-    return _accuracy(model, pairs, sources, orthonormal(subspace), (hook, pos), batch_size)
+    return _accuracy(_exchanges(model, pairs, hook, pos, batch_size), orthonormal(subspace).T, batch_size)
 
 
-def learned_rotation(width: int, dimensions: int, seed: int, like: Tensor) -> Any:
-    """A linear layer with orthonormal rows that can be learned, on `like`'s device; torch's generator stays.
-
-    Example:
-        >>> rows = learned_rotation(4, 2, seed=0, like=torch.empty(0)).weight
-        >>> torch.allclose(rows @ rows.T, torch.eye(2), atol=1e-6)
-        True
-    """
-    # NOTE: both the layer and `orthogonal` draw from torch's own generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return orthogonal(nn.Linear(width, dimensions, bias=False)).to(like.device)
-
-
-def _values(model: Any, pairs: Interchanges, hook: str, pos: int) -> Float[Tensor, "pair d"]:
-    """The activation at the position, in each source run."""
-    _, cache = model.run_with_cache(
-        pairs.source, names_filter=hook, return_type=None, return_cache_object=False, pos_slice=pos
-    )
-    value: Tensor = cache[hook]
-    if value.ndim != 3:
-        raise ValueError(f"A subspace is sought in an activation [batch, pos, d]; {hook} has {value.ndim} axes.")
-    return value[:, 0]
-
-
-def _exchanged_logits(
-    model: Any, pairs: Interchanges, sources: Tensor, basis: Tensor, at: tuple[str, int]
-) -> Float[Tensor, "pair d_vocab"]:
-    hook, pos = at
-    with model.edit(Intervention(hook, Exchanged(sources[:, None], basis), pos=pos)):
-        logits: Tensor = model(pairs.base)[:, -1]
+def _next_token(model: Any, tokens: Int[Tensor, "pair pos"]) -> Float[Tensor, "pair d_vocab"]:
+    logits: Tensor = model(tokens)[:, -1]
     return logits
 
 
+def _exchanges(model: Any, pairs: Interchanges, hook: str, pos: int, batch_size: int) -> Exchanges:
+    """The pairs, with the activation at the position in each source run."""
+    positions = torch.full((len(pairs),), pos)
+    sources = collect_activations(model, hook, pairs.source, _next_token, positions=positions, batch_size=batch_size)
+    return Exchanges(model, hook, _next_token, pairs.base, sources, pairs.label, positions)
+
+
 @torch.no_grad()
-def _accuracy(
-    model: Any, pairs: Interchanges, sources: Tensor, basis: Tensor, at: tuple[str, int], batch_size: int
-) -> float:
-    right = 0
-    for start in range(0, len(pairs), batch_size):
-        rows = slice(start, start + batch_size)
-        logits = _exchanged_logits(model, pairs[rows], sources[rows], basis, at)
-        right += int((logits.argmax(-1).cpu() == pairs.label[rows].cpu()).sum())
-    return right / len(pairs)
-
-
-@contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """While this lasts, the model's weights need no gradient, so that none goes below the hook point."""
-    needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in needing:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in needing:
-            parameter.requires_grad_(True)
+def _accuracy(exchanges: Exchanges, columns: Float[Tensor, "d k"], batch_size: int) -> float:
+    change, right = SubspaceInterchange(columns), 0
+    for rows in torch.arange(len(exchanges.targets)).split(batch_size):
+        logits = exchanges.logits(change, rows)
+        right += int((logits.argmax(-1).cpu() == exchanges.targets[rows].cpu()).sum())
+    return right / len(exchanges.targets)

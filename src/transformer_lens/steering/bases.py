@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-from transformer_lens.steering.alignment import learned_rotation
+from torch.nn.utils.parametrizations import orthogonal
 
 Neurons = Sequence[int] | Int[Tensor, "k"]
 
@@ -148,7 +147,10 @@ class LearnedSubspace(nn.Module):
         super().__init__()
         if not 1 <= rank <= d_model:
             raise ValueError(f"rank is from 1 to {d_model}, the dimensions of the space; got {rank}.")
-        self.rotation: Any = learned_rotation(d_model, rank, seed, torch.empty(0))
+        # NOTE: both the layer and `orthogonal` draw from torch's own generator, which is left alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.rotation: Any = orthogonal(nn.Linear(d_model, rank, bias=False))
 
     @property
     def basis(self) -> Float[Tensor, "d_model rank"]:

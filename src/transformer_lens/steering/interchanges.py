@@ -1,4 +1,4 @@
-"""Interchange interventions on any task: what a subspace carries from one run to another, with its control, and DAS.
+"""Interchange interventions on any task: what a subspace carries from one run to another, with its control.
 
 A task is a function task_logits(model, inputs) that runs the model and returns the logits of the classes in question,
 [batch, class]. Source: Geiger et al., arXiv 2303.02536.
@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from transformer_lens.steering.alignment import frozen
 from transformer_lens.steering.bases import LearnedSubspace
 from transformer_lens.steering.values import Exchanged
 
@@ -206,110 +204,6 @@ def intervened_logits(
             )
         )  # fmt: skip
     return torch.cat(found)
-
-
-@dataclass(frozen=True, eq=False)
-class DASResult:
-    """A subspace that was learned.
-
-    Attributes:
-        subspace: as a module.
-        losses: the mean cross-entropy of each epoch, in nats.
-        hook_name: where.
-        rank: of the subspace.
-    """
-
-    subspace: LearnedSubspace
-    losses: tuple[float, ...]
-    hook_name: str
-    rank: int
-
-    @property
-    def basis(self) -> Float[Tensor, "d_model rank"]:
-        """Orthonormal columns that span it."""
-        return self.subspace.basis.detach()
-
-
-def fit_das(
-    model: Any,
-    hook_name: str,
-    base_inputs: Tensor,
-    source_inputs: Tensor,
-    targets: Int[Tensor, "batch"],
-    task_logits: TaskLogits,
-    *,
-    rank: int,
-    base_positions: Positions = None,
-    source_positions: Positions = None,
-    epochs: int = 20,
-    batch_size: int = 128,
-    lr: float = 0.01,
-    strength: float = 1.0,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    micro_batch_size: int | None = None,
-) -> DASResult:
-    """The subspace whose interchange best gives the targets, by distributed alignment search on any task.
-
-    The model's weights stay. `find_subspace` does the same for next tokens, and holds pairs out.
-
-    Args:
-        model, hook_name, task_logits: as in `collect_activations`.
-        base_inputs, source_inputs: the runs that are changed, and those that the part comes from.
-        targets: the class that each change should give.
-        rank: of the subspace.
-        base_positions, source_positions: of each row; None: the last.
-        epochs: passes over all pairs, by Adam.
-        batch_size: pairs in a step.
-        lr: Adam's rate.
-        strength: of the interchange.
-        seed: of the start and of the order of pairs; torch's own generator is left alone.
-        device: where the subspace is; None: with the activations.
-        micro_batch_size: pairs that run together; None: a whole step. The result is the same.
-
-    Raises:
-        ValueError: rows that do not match, or a rank that the activation does not have.
-
-    Example:
-        >>> from transformer_lens import HookedTransformer
-        >>> model = HookedTransformer.from_pretrained("demo")
-        >>> tokens = model.to_tokens(["The Eiffel Tower is in", "The Colosseum is in"])
-        >>> cities = [model.to_single_token(" Paris"), model.to_single_token(" Rome")]
-        >>> task = lambda m, x: m(x)[:, -1, cities]
-        >>> pairs = (tokens, tokens.flip(0), torch.tensor([1, 0]))
-        >>> found = fit_das(model, "blocks.3.hook_resid_mid", *pairs, task, rank=2, epochs=10)
-        >>> found.basis.shape, found.losses[-1] < found.losses[0]
-        (torch.Size([128, 2]), True)
-    """
-    if not len(base_inputs) == len(source_inputs) == len(targets) or not len(targets):
-        raise ValueError(
-            f"Each pair has a base, a source and a target; got {len(base_inputs)}, {len(source_inputs)} and "
-            f"{len(targets)}."
-        )
-    with frozen(model):
-        sources = collect_activations(
-            model, hook_name, source_inputs, task_logits, positions=source_positions, batch_size=batch_size
-        )
-        place = sources.device if device is None else torch.device(device)
-        subspace = LearnedSubspace(sources.shape[-1], rank, seed=seed).to(place)
-        change, optimizer = SubspaceInterchange(subspace, strength), torch.optim.Adam(subspace.parameters(), lr=lr)
-        generator, losses = torch.Generator().manual_seed(seed), []
-        for _ in range(epochs):
-            total = 0.0
-            for step in torch.randperm(len(targets), generator=generator).split(batch_size):
-                optimizer.zero_grad()
-                for rows in step.split(micro_batch_size or batch_size):
-                    where = None if base_positions is None else base_positions[rows]
-                    with torch.enable_grad():
-                        logits = run_with_intervention(
-                            model, hook_name, change, base_inputs[rows], sources[rows], task_logits, positions=where
-                        )
-                        wrong = cross_entropy(logits.float(), targets[rows].to(logits.device), reduction="sum")
-                        (wrong / len(step)).backward()
-                    total += float(wrong.detach())
-                optimizer.step()
-            losses.append(total / len(targets))
-    return DASResult(subspace, tuple(losses), hook_name, rank)
 
 
 def _batches(count: int, size: int) -> list[slice]:

@@ -109,9 +109,7 @@ def canonical_of_linear(
     """
     found = {}
     for name, tensor in state_dict.items():
-        depth = 2 if re.search(r"\.(attn|mlp)\.(q|k|v|o|in|out|gate)\.(weight|bias)$", name) else 1
-        *parents, leaf = name.rsplit(".", depth)
-        rule = _rule(parents[0], leaf if depth == 1 else f"{parents[1]}.{leaf}", 2) if parents else None
+        place, rule = _linear(name)
         if rule is None or name in other:
             found[name] = tensor
             continue
@@ -119,8 +117,26 @@ def canonical_of_linear(
         sizes = {"head": _count(rule, cfg)} if rule.heads else {}
         if rule.heads and tensor.shape[-1 if rule.theirs.startswith("o.") else 0] != sizes["head"] * cfg.d_head:
             raise CheckpointError(f"{name} is {tuple(tensor.shape)}, for {sizes['head']} heads of {cfg.d_head}.")
-        found[f"{parents[0]}.{rule.ours}"] = rearrange(tensor, f"{right} -> {left}", **sizes)
+        found[f"{place}.{rule.ours}"] = rearrange(tensor, f"{right} -> {left}", **sizes)
     return found
+
+
+def canonical_name(name: str) -> str:
+    """The canonical name of what a linear layer's name means; another name stays as it is.
+
+    Example:
+        >>> canonical_name("blocks.0.attn.q.weight"), canonical_name("blocks.0.attn.W_Q")
+        ('blocks.0.attn.W_Q', 'blocks.0.attn.W_Q')
+    """
+    place, rule = _linear(name)
+    return name if rule is None else f"{place}.{rule.ours}"
+
+
+def _linear(name: str) -> tuple[str, _Rule | None]:
+    """Where a tensor stands by a linear layer's name, and its rule."""
+    depth = 2 if re.search(r"\.(attn|mlp)\.(q|k|v|o|in|out|gate)\.(weight|bias)$", name) else 1
+    place, *leaves = name.rsplit(".", depth)
+    return place, _rule(place, ".".join(leaves), 2)
 
 
 def _rule(place: str, leaf: str, field: int) -> _Rule | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from transformer_lens.nested import set_nested_attr
 from transformer_lens.wrapped.views import View
 
 Components = dict[str, nn.Module]
@@ -93,6 +94,30 @@ def apply_fn_to_all_components(
     """
     parts = collect_all_components(model, {}) if components is None else components
     return {name: fn(part) for name, part in parts.items()}
+
+
+def replace_remote_component(replacement_component: nn.Module, remote_path: str, remote_model: nn.Module) -> None:
+    """Put a module in the place of one of a transformers model.
+
+    Args:
+        replacement_component: the module.
+        remote_path: where the other is ("transformer.h.0.mlp").
+        remote_model: the model, which is changed. On a bridge, `bridge.blocks[0].mlp = module` does it and can restore
+            the old one.
+
+    Raises:
+        AttributeError: nothing is at this path.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2))
+        >>> replace_remote_component(nn.Identity(), "0", model)
+        >>> model
+        Sequential(
+          (0): Identity()
+        )
+    """
+    remote_model.get_submodule(remote_path)
+    set_nested_attr(remote_model, remote_path, replacement_component)
 
 
 def _views(module: nn.Module, prefix: str = "") -> Components:

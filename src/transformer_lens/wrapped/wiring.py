@@ -15,11 +15,11 @@ Mode = TypeVar("Mode", bound=TorchFunctionMode)
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error: it ends a pass early
-    """Raised inside a pass to end it at a layer; holds the stream that enters it."""
+    """Raised inside a pass to end it at a layer; holds the stream that enters it, under two names."""
 
-    def __init__(self, stream: Tensor):
+    def __init__(self, layer_output: Tensor):
         super().__init__("The pass was stopped at a layer.")
-        self.stream = stream
+        self.stream = self.layer_output = layer_output
 
 
 class Wiring:

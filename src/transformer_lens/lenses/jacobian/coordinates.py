@@ -112,7 +112,7 @@ def solve_coordinate_patch(
 
     Example:
         >>> atoms = torch.eye(3)
-        >>> solve_coordinate_patch(torch.tensor([5.0, 2.0, -1.0]), atoms, 0, 1).patched
+        >>> solve_coordinate_patch(torch.tensor([5.0, 2.0, -1.0]), atoms, 0, 1, k=3).patched
         tensor([ 0.,  5., -1.])
     """
     check_edit(len(dictionary), source_idx, target_idx, mode=mode, alpha=alpha)
@@ -132,7 +132,7 @@ def solve_coordinate_patch(
     old = torch.cat([decomposition.coordinates, atoms.new_zeros(len(after) - len(before))])
     goal = old.clone()
     goal[target], goal[source] = old[source], old[target] if mode == "swap" else 0.0
-    new = old + alpha * (goal - old)
+    new = old.lerp(goal, alpha)
     delta = (new - old) @ atoms
     vector = x.detach().float()
     kept = vector - decomposition.reconstruction

@@ -82,6 +82,15 @@ class Decomposing(LensVectors):
 
         Raises:
             ValueError: as `decompose` and `solve_coordinate_patch`.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> patch = lens.coordinate_patch(model, prompt, 2, " Paris", " Rome", position=-1, k=2)
+            >>> model.to_string(patch.support_after), patch.coordinates_after[patch.source_slot].item()
+            (' Paris Eiffel Rome', 0.0)
         """
         x = self._activation(model, activation_or_prompt, layer, position)
         source, target = token_ids(model, [source_token, target_token])
@@ -111,6 +120,15 @@ class Decomposing(LensVectors):
 
         Raises:
             ValueError: as `decompose` and `estimate_occupancy`.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> found = lens.occupancy(model, prompt, 2, position=-1, max_atoms=4, num_control_dictionaries=2)
+            >>> found.occupancy, model.to_string(found.support[0])
+            (2, ' Paris')
         """
         x = self._activation(model, activation_or_prompt, layer, position)
         return estimate_occupancy(
@@ -143,6 +161,15 @@ class Decomposing(LensVectors):
 
         Raises:
             ValueError: there is no prompt, a negative number, or a position that a prompt has not.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> shares = lens.fraction_of_variance(model, prompt, [1, 2], k=2, positions=[-1]).pooled
+            >>> sorted(shares), all(0.1 < share < 0.9 for share in shares.values())
+            ([1, 2], True)
         """
         given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
         if not given or skip_first < 0:
@@ -154,10 +181,11 @@ class Decomposing(LensVectors):
             tokens = one_prompt(model, prompt)
             where = range(skip_first, tokens.shape[1]) if positions is None else places(positions, tokens.shape[1])
             for layer, stream in block_outputs(model, tokens, wanted)[1].items():
+                dictionary = self.lens_vector_dictionary(model, layer)
                 for x in (stream[0, position].float() for position in where):
                     square = float(x.square().sum())
                     if square > 0:
-                        found = get_sparse_decomposition(x, self.lens_vector_dictionary(model, layer), k)
+                        found = get_sparse_decomposition(x, dictionary, k)
                         shares[layer].append(float(found.j_space_component.square().sum()) / square)
                         squares[layer].append(square)
         return variance_profile(wanted, shares, squares)

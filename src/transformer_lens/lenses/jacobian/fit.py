@@ -28,8 +28,8 @@ def mean_jacobians(
     """By layer, the Jacobian [out, in] of the final stream by the stream that enters it, averaged over rows; on CPU.
 
     In each row some positions count. What is averaged is the derivative of the final streams there, summed, by the
-    stream at each of them, averaged over them: with one position its derivative by itself, with several (attention
-    looks back) that of all that follow, too.
+    stream at each of them, averaged over them: with one position its derivative by itself; with several that of
+    those that follow, too, since attention looks back.
 
     Args:
         model: the model, on either host.

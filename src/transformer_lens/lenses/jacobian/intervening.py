@@ -54,7 +54,7 @@ class Intervening(LensVectors):
         """
         (one,) = token_ids(model, token)
         return [
-            steering_hook(layer, self.directions(model, one, layer)[0], alpha, positions)
+            steering_hook(layer, self._directions(model, one, layer)[0], alpha, positions)
             for layer in self._layers(model, layers)
         ]
 
@@ -74,9 +74,18 @@ class Intervening(LensVectors):
 
         Raises:
             ValueError: as there.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> logits = model.run_with_hooks(prompt, fwd_hooks=lens.ablation_hooks(model, " Paris", [2]))
+            >>> model.to_string(logits[0, -1].argmax())
+            ' the'
         """
         return [
-            ablation_hook(layer, self.directions(model, tokens, layer), positions)
+            ablation_hook(layer, self._directions(model, tokens, layer), positions)
             for layer in self._layers(model, layers)
         ]
 
@@ -104,11 +113,20 @@ class Intervening(LensVectors):
 
         Raises:
             ValueError: as there; the two are one token, or parallel; clamp_to lacks a block's output.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> hooks = lens.swap_hooks(model, " Paris", " Rome", [2], alpha=2.0)
+            >>> model.to_string(model.run_with_hooks(prompt, fwd_hooks=hooks)[0, -1].argmax())
+            ' Rome'
         """
         pair = _two(model, source_token, target_token)
         return [
             swap_hook(
-                layer, self.directions(model, pair, layer), alpha, positions=positions,
+                layer, self._directions(model, pair, layer), alpha, positions=positions,
                 clean=None if clamp_to is None else clean_streams(clamp_to, layer, self.d_model),
             )
             for layer in self._layers(model, layers)
@@ -157,6 +175,15 @@ class Intervening(LensVectors):
 
         Raises:
             ValueError: as there; no position, or the two are one token.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> hooks = lens.coordinate_patch_hooks(model, " Paris", " Rome", [2], positions=[-1], k=4)
+            >>> model.to_string(model.run_with_hooks(prompt, fwd_hooks=hooks)[0, -1].argmax())
+            ' Rome'
         """
         source, target = _two(model, source_token, target_token)
         check_edit(model.cfg.d_vocab, source, target, mode=mode, alpha=alpha)

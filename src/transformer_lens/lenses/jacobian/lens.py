@@ -33,9 +33,16 @@ class JacobianLens(Decomposing, Intervening):
     Example:
         >>> from transformer_lens import HookedTransformer
         >>> model = HookedTransformer.from_pretrained("demo")
-        >>> lens = jacobian_lens(model, "The Eiffel Tower is in")
-        >>> lens.decompose(model, "The Eiffel Tower is in", 2, position=-1, k=1).support.tolist()
-        [1]
+        >>> prompt = "The Eiffel Tower is in"
+        >>> lens = jacobian_lens(model, prompt)
+        >>> read = lens.readout(model, prompt, positions=[-1], top_k=1)
+        >>> model.to_string(read.lens_topk_indices[2][0]), model.to_string(read.model_topk_indices[0])
+        (' Paris', ' Paris')
+        >>> model.to_string(lens.decompose(model, prompt, 2, position=-1, k=2).support)
+        ' Paris Eiffel'
+        >>> logits = model.run_with_hooks(prompt, fwd_hooks=lens.steering_hooks(model, " Rome", [2], alpha=1.0))
+        >>> model.to_string(logits[0, -1].argmax())
+        ' Rome'
     """
 
     def __call__(self, stream: Float[Tensor, "*row d_model"], layer: int) -> Float[Tensor, "*row d_model"]:

@@ -66,7 +66,7 @@ def estimate_occupancy(
         ValueError: shapes that do not fit, numbers that are not finite, a norm of zero, or a count out of range.
 
     Example:
-        >>> atoms = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+        >>> atoms = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
         >>> estimate_occupancy(atoms[3] + atoms[5] + atoms[9], atoms, max_atoms=8).occupancy
         3
     """

@@ -89,6 +89,16 @@ class LensVectors:
 
         Raises:
             ValueError: there is no token, an id out of range, or no such layer.
+
+        Example:
+            >>> from transformer_lens import HookedTransformer
+            >>> from transformer_lens.lenses import jacobian_lens
+            >>> model, prompt = HookedTransformer.from_pretrained("demo"), "The Eiffel Tower is in"
+            >>> lens = jacobian_lens(model, prompt)
+            >>> stream = model(prompt, stop_at_layer=3)[0, -1]  # what block 2 puts out
+            >>> paris, rome = lens.lens_vectors(model, [" Paris", " Rome"], 2) @ stream
+            >>> bool(paris > rome)
+            True
         """
         layer = self._layer(model, layer)
         columns = model.W_U.detach()[:, token_ids(model, tokens)]
@@ -119,7 +129,7 @@ class LensVectors:
         self._on_device.clear()
         self._dictionaries.clear()
 
-    def directions(self, model: Any, tokens: Any, layer: int) -> Float[Tensor, "token d_model"]:
+    def _directions(self, model: Any, tokens: Any, layer: int) -> Float[Tensor, "token d_model"]:
         """Lens vectors that an intervention can use.
 
         Raises:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.weights import one_by_one as layouts
 from transformer_lens.weights import processing as steps
+from transformer_lens.weights.one_by_one import Layouts
 from transformer_lens.weights.processing import single
+from transformer_lens.weights.processing.centering import center_logits
+from transformer_lens.weights.processing.parts import apply
 
 StateDict = dict[str, Tensor]
 
@@ -48,10 +53,14 @@ class ProcessWeights:
 
     @staticmethod
     def center_unembed(
-        state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig, adapter: None = None
+        state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig | None = None, adapter: None = None
     ) -> StateDict:
-        """The mean over the vocabulary taken out of W_U and b_U."""
-        return dict(steps.center_unembed(_copy(state_dict, adapter), cfg))
+        """The mean over the vocabulary taken out of W_U and b_U.
+
+        Without `cfg` it is taken that logits have no soft cap, under which that would change the model.
+        """
+        state = _copy(state_dict, adapter)
+        return dict(steps.center_unembed(state, cfg)) if cfg is not None else _without_mean(state)
 
     @staticmethod
     def fold_value_biases(
@@ -144,6 +153,82 @@ class ProcessWeights:
         q, k, v = (single.center_input(w) for w in (wq_tensor, wk_tensor, wv_tensor))
         return q, k, v
 
+    @staticmethod
+    def extract_attention_tensors_for_folding(
+        state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig, layer: int, adapter: Layouts | None
+    ) -> dict[str, Any]:
+        """The tensors of a layer's attention and of the norm before it, in canonical shapes; None where there is none.
+
+        Args:
+            state_dict: canonical names; with `adapter` transformers' names.
+            cfg: not needed: shapes say it.
+            layer: which layer.
+            adapter: `bridge.host.anatomy`, which knows where transformers keeps them.
+
+        Returns:
+            "wq", "wk", "wv", "bq", "bk", "bv", "ln1_w", "ln1_b", and "keys": under which names they are there.
+        """
+        return layouts.attention_tensors(state_dict, layer, adapter)
+
+    @staticmethod
+    def convert_tensor_to_tl_format(
+        param_name: str,
+        model_state_dict: Mapping[str, Tensor],
+        tensor: Tensor | None,
+        cfg: HookedTransformerConfig | None,
+        adapter: Layouts | None = None,
+        layer_idx: int | None = None,
+    ) -> Tensor | None:
+        """A tensor of transformers' as the canonical one that it holds; None if the model has no such.
+
+        Args:
+            param_name: the canonical one: "blocks.0.attn.W_Q", or "blocks.0.attn.q.weight".
+            model_state_dict: under transformers' names; looked at where `tensor` is None.
+            tensor: transformers' tensor, whole also where it holds several.
+            cfg: not needed: `adapter` knows it.
+            adapter: `bridge.host.anatomy`. None: the tensor comes back as it is.
+            layer_idx: the layer, where the name says none.
+        """
+        return (
+            tensor if adapter is None else layouts.canonical(adapter, param_name, model_state_dict, tensor, layer_idx)
+        )
+
+    @staticmethod
+    def convert_tensor_to_hf_format(
+        param_name: str,
+        tensor: Tensor | None,
+        cfg: HookedTransformerConfig | None,
+        adapter: Layouts | None = None,
+        layer_idx: int | None = None,
+    ) -> Tensor | None:
+        """A canonical tensor as transformers keeps it; `convert_tensor_to_tl_format` backwards. Arguments as there.
+
+        Raises:
+            UnknownNameError: the model has no such tensor.
+            WeightsError: transformers keeps it in one tensor with others: `bridge.load_state_dict` writes them.
+        """
+        if tensor is None or adapter is None:
+            return tensor
+        return layouts.transformers_own(adapter, param_name, tensor, layer_idx)
+
+    @staticmethod
+    def distribute_weights_to_components(
+        state_dict: Mapping[str, Tensor], component_mapping: Mapping[str, tuple[str, Any]], verbose: bool = False
+    ) -> None:
+        """Nothing; afterwards the parts of a bridge hold these weights.
+
+        Args:
+            state_dict: canonical names.
+            component_mapping: name -> (transformers' path, part or list of parts): `{"embed": ("transformer.wte",
+                bridge.embed), "blocks": ("transformer.h", list(bridge.blocks))}`.
+            verbose: log each weight.
+
+        Raises:
+            WeightsError: a weight for which no part is named.
+        """
+        parts = {name: part for name, (_, part) in component_mapping.items()}
+        layouts.distribute(state_dict, parts, logging.INFO if verbose else logging.DEBUG)
+
 
 def _copy(state_dict: Mapping[str, Tensor], adapter: Any) -> StateDict:
     if adapter is not None:
@@ -151,3 +236,8 @@ def _copy(state_dict: Mapping[str, Tensor], adapter: Any) -> StateDict:
             "adapter: weights in HuggingFace's names are processed by TransformerBridge.enable_compatibility_mode()."
         )
     return dict(state_dict)
+
+
+def _without_mean(state: StateDict) -> StateDict:
+    apply(state, [center_logits])
+    return state

@@ -201,8 +201,11 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
 
     def some(length: int) -> Tensor:
-        chosen = torch.randperm(len(plain), generator=generator)[: BATCH * length]
-        return torch.tensor(plain)[chosen % len(plain)].view(BATCH, length).to(device)
+        count = BATCH * length
+        drawn = torch.randperm(len(plain), generator=generator)[:count]
+        if len(drawn) < count:  # a vocabulary of a few tokens: some come twice
+            drawn = drawn.repeat(count // len(drawn) + 1)[:count]
+        return torch.tensor(plain)[drawn].view(BATCH, length).to(device)
 
     if model.config.is_encoder_decoder:
         return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), **options}
