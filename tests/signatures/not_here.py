@@ -27,7 +27,6 @@ _NAMES = {
             input_to_embed layer_types mps predict_next_sentence prepare_multimodal_inputs process_weights
             stack_params_for to_sentence_pair_tokens
     """,
-    """,
     "The Learning Interpretability Tool has its own server; pages here are files.": """
         lit lit.constants lit.dataset lit.model lit.utils
     """,
