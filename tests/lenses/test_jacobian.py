@@ -133,6 +133,17 @@ def test_readouts_are_what_the_logit_lens_reads_with_it(host):
     assert read.top_tokens(model.tokenizer, k=1)[3][-1] == [" Paris"]
 
 
+def test_a_lens_without_a_record_learns_where_the_end_is():
+    model = small("plain")
+    fitted = fit(model)
+    assert torch.equal(fitted(DIRECTION, 2), DIRECTION)
+    bare = JacobianLens(fitted.jacobians, n_prompts=2, d_model=16, embedding=fitted.embedding)
+    with pytest.raises(ValueError, match=r"enters layer 2. If that is the final stream, .* lens.validate_model"):
+        logit_lens(model, TOKENS, lens=bare)
+    found = logit_lens(model, TOKENS, lens=bare.validate_model(model))
+    assert torch.equal(found.probabilities, logit_lens(model, TOKENS, lens=fitted).probabilities)
+
+
 def test_what_a_fit_refuses():
     model = small("plain")
     refused = [

@@ -18,7 +18,7 @@ from transformer_lens.cache.run import stream as stream_entering
 from transformer_lens.hooks import SliceInput
 
 Lens = Callable[[Tensor, int], Tensor]
-"""What is done to the stream entering a layer before it is read. The final stream is read as it is."""
+"""What is done to the stream entering a layer (n_layers: the final one) before it is read."""
 
 
 def logit_lens(
@@ -145,8 +145,7 @@ class _Reader:
             asked = None if self.targets is None else self.targets.each[rows]
             for done, (layer, vectors) in zip(pieces, flat, strict=True):
                 here = vectors[rows]
-                lens = None if layer == self.run.n_layers else self.lens
-                done.append(self._chunk(here if lens is None else lens(here, layer), asked, goal))
+                done.append(self._chunk(here if self.lens is None else self.lens(here, layer), asked, goal))
         joined = [[_joined(column, shape) for column in zip(*done, strict=True)] for done in pieces]
         return _Columns(*(None if rows[0] is None else torch.stack(rows) for rows in zip(*joined, strict=True)))
 

@@ -48,9 +48,18 @@ class JacobianLens(Decomposing, Intervening):
     def __call__(self, stream: Float[Tensor, "*row d_model"], layer: int) -> Float[Tensor, "*row d_model"]:
         """What the stream that enters a layer (the output of the block before it) becomes at the end.
 
+        The final stream stays itself. Which that is a fit records; another lens knows after `validate_model`.
+
         Raises:
             ValueError: the lens has no such layer, or another width.
         """
+        if layer == self._end and stream.shape[-1] == self.d_model:
+            return stream
+        if layer and layer - 1 not in self.jacobians and self._end is None:
+            raise ValueError(
+                f"{self!r} has no matrix for the stream that enters layer {layer}. If that is the final stream, let it "
+                "see the model first: lens.validate_model(model)."
+            )
         if layer:
             return self.transport(stream, layer - 1).to(stream)
         if self.embedding is None or stream.shape[-1] != self.d_model:

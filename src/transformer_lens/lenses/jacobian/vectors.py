@@ -46,6 +46,8 @@ class LensVectors:
         self.d_model = d_model
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.embedding = None if embedding is None else embedding.detach().float().cpu()
+        # The layer whose entering stream is the final one, as far as it is known.
+        self._end: int | None = self.metadata["target_layer"] + 1 if "target_layer" in self.metadata else None
         self._on_device: dict[tuple[int, torch.device], Tensor] = {}
         self._dictionaries: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -65,6 +67,7 @@ class LensVectors:
             ValueError: it has another width, number of layers or name.
         """
         check_model(model, d_model=self.d_model, layers=self.source_layers, metadata=self.metadata)
+        self._end = model.cfg.n_layers
         return self
 
     def transport(self, residual: Float[Tensor, "*row d_model"], layer: int) -> Float[Tensor, "*row d_model"]:
