@@ -13,7 +13,7 @@ PAGES = ("paths", "ablation", "attribution-patching", "circuits")
 def page(request, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     text = (DOCS / f"{request.param}.md").read_text(encoding="utf-8")
-    (block,) = [code for language, code in blocks(f"{request.param}.md") if language == "python"]
+    block = "\n".join(code for language, code in blocks(f"{request.param}.md") if language == "python")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(block, request.param, "exec"), names)
@@ -56,6 +56,7 @@ def check_circuits(found, text):
     assert float(found["again"]) == pytest.approx(measured[20], abs=1e-4)
     assert found["thinned"].n_edges == 14
     assert {"L0H0", "L1H0"} <= set(found["thinned"].parts)
+    check_positions(found, text)
     assert min(found["needed"][head] for head in ("L0H0", "L1H0")) > 3
     assert max(found["needed"], key=found["needed"].get) in ("input", "L0H0")
 
@@ -66,3 +67,24 @@ CHECKS = {
     "attribution-patching": check_attribution,
     "circuits": check_circuits,
 }
+
+
+def check_positions(found, text):
+    sizes = [int(size) for size in re.search(r"\| edges of 7664 \| (.*) \|\n", text)[1].split(" | ")]
+    assert found["found"].total_edges == 7664
+    for name, steps in (("one gradient", 1), ("five", 5)):
+        stated = re.search(rf"\| {name} \| (.*) \|\n", text)[1].split(" | ")
+        measured = [recovered(found, row, steps, sizes) for row in range(8)]
+        for size, value, several in zip(sizes, stated, zip(*measured, strict=True), strict=True):
+            assert sum(several) / 8 == pytest.approx(float(value), abs=0.02), (name, size)
+
+
+def recovered(found, row, steps, sizes):
+    prompts, model = found["prompts"], found["model"]
+    pair = prompts.tokens[row : row + 1], prompts.corrupted_tokens[row : row + 1]
+
+    def difference(logits):
+        return logits[0, -1, prompts.answer_tokens[row]] - logits[0, -1, prompts.wrong_tokens[row]]
+
+    scores = found["attribution_patch"](model, *pair, difference, found["EdgeAttributionConfig"]("edge", steps))
+    return [found["faithfulness"](model, *pair, difference, scores.top_edges(size)).recovered for size in sizes]
