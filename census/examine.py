@@ -1,4 +1,4 @@
-"""One type examined in a process of its own, under a limit of time and memory."""
+"""One type examined in a process of its own, under a limit of processor time and memory."""
 
 from __future__ import annotations
 
@@ -79,15 +79,19 @@ def _short(error: Exception) -> str:
 
 
 def examine_apart(model_type: str, auto: str) -> Row:
-    """The same in a process of its own, which is ended when it takes too long or too much."""
+    """The same in a process of its own, which ends when it takes too much of the processor or of memory."""
     context = multiprocessing.get_context("fork")
     queue: Any = context.Queue()
     process = context.Process(target=_work, args=(model_type, auto, queue))
     process.start()
-    try:
-        row: Row = queue.get(timeout=SECONDS + 10)
-    except Empty:
-        row = Row(model_type, error=f"no answer within {SECONDS} s and {BYTES >> 30} GiB")
+    row = None
+    while row is None:
+        alive = process.is_alive()  # asked first: what it said last is still read
+        try:
+            row = queue.get(timeout=1)
+        except Empty:
+            if not alive:
+                row = Row(model_type, error=f"no answer within {SECONDS} s and {BYTES >> 30} GiB")
     process.join(5)
     if process.is_alive():
         process.kill()
@@ -99,5 +103,5 @@ def _work(model_type: str, auto: str, queue: Any) -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor, so that a busy machine changes nothing
     queue.put(examine(model_type, auto))

@@ -64,6 +64,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 8},
     "mistral4": {"head_dim": 16, "qk_head_dim": 16},
     "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
+    "nemo_speechlm": {"text_config": {"layers_block_type": ["linear_attention", "moe", "full_attention"]}},
     "nemotron": {"num_key_value_heads": 2},
     "paddleocr_vl": _AXES,
     "qwen2_5_omni_thinker": _AXES,
