@@ -79,6 +79,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "rwkv": {"attention_hidden_size": 32, "context_length": 64},
     "step3p7": {"text_config": {"sliding_window": 6}},
+    "unlimited_ocr": {"text_config": {"num_key_value_heads": 4}},
     "xlstm": {"chunk_size": 8, "ffn_round_up_to_multiple_of": 8},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
     "zamba": {

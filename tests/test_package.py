@@ -12,7 +12,7 @@ from transformer_lens import _legacy
 
 PUBLIC = {
     "ActivationCache", "BertNextSentencePrediction", "EasyTransformer", "EasyTransformerConfig", "FactoredMatrix",
-    "HookPoint", "HookedEncoder", "HookedRootModule",
+    "HookPoint", "HookedAudioEncoder", "HookedEncoder", "HookedEncoderDecoder", "HookedRootModule",
     "HookedTransformer", "HookedTransformerConfig", "HookedTransformerKeyValueCache",
     "HookedTransformerKeyValueCacheEntry", "SVDInterpreter", "TransformerLensConfig", "TransformerLensKeyValueCache",
     "TransformerLensKeyValueCacheEntry",
@@ -33,6 +33,7 @@ def run(script):
         "import transformer_lens",
         "from transformer_lens import HookedTransformer",
         "from transformer_lens import BertNextSentencePrediction, HookedEncoder",
+        "from transformer_lens import HookedAudioEncoder, HookedEncoderDecoder",
         "from transformer_lens import ActivationCache, HookedTransformerConfig, FactoredMatrix",
         "from transformer_lens.hook_points import HookPoint",
         "import transformer_lens.utils as utils; utils.get_act_name('q', 0)",
@@ -119,6 +120,13 @@ def test_no_old_path_hides_a_file():
         assert not (place / "__init__.py").exists(), path
 
 
+CLASSES = (
+    "HookedTransformer",
+    "HookedEncoder",
+    "HookedEncoderDecoder",
+    "HookedAudioEncoder",
+    "BertNextSentencePrediction",
+)
 STEPS = (
     "from transformer_lens import {0} as a; assert isinstance(a, type)",
     "from transformer_lens.{0} import {0} as b; assert isinstance(b, type)",
@@ -126,7 +134,10 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("name", ["HookedTransformer", "HookedEncoder", "BertNextSentencePrediction"])
+@pytest.mark.parametrize(
+    "name",
+    ["HookedTransformer", "HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentencePrediction"],
+)
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
 def test_the_class_stays_the_class_whatever_is_imported_first(order, name):
     steps = [STEPS[i].format(name) for i in [*order, *order]]

@@ -65,7 +65,7 @@ def test_files_of_something_else(tmp_path, payload, said):
 
 
 def test_other_safetensors_and_pickles_with_code(tmp_path):
-    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="it has no n_prompts, d_model, metadata"):
         JacobianLens.load(tmp_path / "model.safetensors")
     torch.save({"J": GENERATOR.__class__}, tmp_path / "code.pt")

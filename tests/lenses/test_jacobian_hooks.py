@@ -113,6 +113,7 @@ def test_what_makes_no_hook():
         (lambda: lens.steering_hooks(model, 5, []), r"layers is empty: name at least one of \[0\]"),
         (lambda: lens.steering_hooks(model, 5, [1]), r"no layer 1; it has \[0\]"),
         (lambda: lens.steering_hooks(model, 99, [0]), r"ids from 0 to 30; got \[99\]"),
+        (lambda: lens.steering_hooks(model, [5, 6], [0]), r"token is one token; got \[5, 6\]"),
         (lambda: lens.ablation_hooks(model, [], [0]), "one or more tokens"),
         (lambda: lens.swap_hooks(model, 5, 5, [0]), "are the same token, 5: nothing would change"),
         (lambda: lens.swap_hooks(model, 5, 6, [0], clamp_to={}), r"clamp_to has no 'blocks.0.hook_out'"),

@@ -114,6 +114,17 @@ def test_readouts(family, host):
     assert_same(lens.transport(recorded(family)["stream"], 1), "transport", family)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lens_reads_processed_weights_alike(family):
+    hf = AutoModelForCausalLM.from_pretrained(FOLDER / family, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    model = HookedTransformer.from_pretrained(NAMES[family], hf_model=hf, tokenizer=tokenizer, device="cpu")
+    read = published(family).readout(model, PROMPT, positions=[-1, 2], return_full_logits=True)
+    for layer, logits in read.lens_logits.items():
+        plain = recorded(family)[f"readout.lens_logits.{layer}"]
+        torch.testing.assert_close(logits.log_softmax(-1), plain.log_softmax(-1), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("family", "host"), MODELS)
 def test_decompositions(family, host):
     model, lens = model_of(family, host), published(family)

@@ -32,9 +32,8 @@ def test_lenses_page(run):
         stated = [float(cell) for cell in re.search(rf"\| {lens} \|(.*)\|", text)[1].split("|")]
         assert values[:4].tolist() == pytest.approx(stated, rel=0.05, abs=0.02)
     assert names["said"] == {"steered": " Rome", "swapped": " Rome", "ablated": " the"}
-    top = names["read"].top_tokens(names["model"].tokenizer, k=1)
-    assert [top[layer][0][0] for layer in (1, 2, 3)] == [" Eiffel", " Paris", " Paris"]
-    assert [names["model"].to_string(token) for token in names["found"].support[:2]] == [" Eiffel", " Paris"]
+    assert [names["likely"][layer][0][0] for layer in (1, 2, 3)] == [" Paris"] * 3
+    assert names["words"][:2] == [" Paris", " Eiffel"]
     assert names["scope"].table()[-1]["text"].startswith(" Paris")
 
 

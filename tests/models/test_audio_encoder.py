@@ -1,6 +1,7 @@
 """HookedAudioEncoder against transformers' HuBERT and wav2vec 2.0, and against its own laws."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformer_lens.hooks.names import describe
 from transformer_lens.specs import UnsupportedModelError
 from transformer_lens.weights.checkpoints import CheckpointError
 
+GOLDEN = Path(__file__).parent.parent / "golden" / "encoders" / "hubert"
 SIZES = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, "conv_dim": (8, 8, 8),
     "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "num_conv_pos_embeddings": 8,
@@ -71,6 +73,27 @@ def heard(model, given):
 def distance(a, b):
     assert a.shape == b.shape
     return (a - b).abs().max().item()
+
+
+# --- recorded -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_every_activation_is_as_recorded():
+    model = HookedAudioEncoder.from_pretrained(GOLDEN, device="cpu")
+    model.cfg.use_attn_result = model.cfg.use_hook_mlp_in = True
+    given, raw = (load_file(GOLDEN / f"{name}.safetensors") for name in ("sounds", "ht_raw"))
+    frames, mask = model.to_frames([given["long"], given["short"]])
+    assert torch.equal(mask, raw.pop("mask"))
+    assert distance(frames, raw.pop("frames")) < 2e-5
+    output, cache = model.run_with_cache([given["long"], given["short"]])
+    assert distance(output, raw.pop("output")) < 2e-5
+    assert set(cache) == set(raw)
+    # BERT's layers have hook_mlp_in behind ln1; 3.9 had it before ln1, where hook_resid_mid is.
+    raw = {name: value for name, value in raw.items() if not name.endswith("hook_mlp_in")}
+    # Scores are -inf at padding.
+    wrong = {name: distance(cache[name].nan_to_num(0, 0, 0), value.nan_to_num(0, 0, 0)) for name, value in raw.items()}
+    assert max(wrong.values()) < 2e-5, wrong
 
 
 # --- parity ---------------------------------------------------------------------------------------------------------

@@ -476,6 +476,7 @@ def test_generated_text(model):
     texts = model.generate(["w3 w4 w5", "w6"], **settings)
     assert texts == [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
     assert model.generate("w3 w4 w5", **settings) == texts[0]
+    assert model.generate(["w3 w4 w5"], **settings) == texts[:1]
     assert torch.equal(model.generate("w6", return_type="tensor", **settings), ids[1:])
     assert model.generate(tokens[:1], return_type="str", **settings) == texts[0]
 

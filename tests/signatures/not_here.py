@@ -5,14 +5,6 @@ entry has become available: take it out then.
 """
 
 _NAMES = {
-    "Steps inside attention: hooks show them; positions and masks live in native.positions and native.frame.": """
-        components.abstract_attention.AbstractAttention: IGNORE alibi apply_causal_mask apply_rotary
-            calculate_attention_scores calculate_qkv_matrices calculate_sin_cos_rotary calculate_z_scores
-            create_alibi_bias create_alibi_multipliers create_alibi_slope k_norm mask q_norm rotary_cos
-            rotary_sin rotate_every_two
-        components.grouped_query_attention.GroupedQueryAttention: calculate_attention_scores calculate_qkv_matrices
-            calculate_z_scores
-    """,
     "A bridge is made from what boot found: no adapters, templates of components or drivers of other engines.": """
         model_bridge.bridge_core.BridgeCore: __init__ add_hook add_perma_hook close forward to_tokens
         model_bridge.component_setup: refresh_container_state_owners set_original_components setup_blocks_bridge
@@ -22,7 +14,7 @@ _NAMES = {
     "Models that hear, see or diffuse bring samplers and processors of their own; bridge.original_model has them.": """
         model_bridge.transformer_bridge.TransformerBridge: diffusion_generate encoder_output prepare_multimodal_inputs
     """,
-    "The Learning Interpretability Tool has its own server; pages here are files.": """
+    "lit-nlp: what installs beside torch and NumPy 2 is 1.2 (198 folders, 934 MB), and its server needs NumPy 1.": """
         lit lit.constants lit.dataset lit.model lit.utils
     """,
 }

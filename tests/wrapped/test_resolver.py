@@ -4,7 +4,7 @@ import pytest
 import torch
 from census.tiny import tiny_model
 from tests.models.families import ROWS, hf_model
-from transformers import BertConfig, BertForMaskedLM
+from transformers import AutoModelForImageTextToText, BertConfig, BertForMaskedLM
 
 from transformer_lens import TransformerBridge
 from transformer_lens.models.bridge_boot import anatomy_of
@@ -126,6 +126,14 @@ def test_a_model_without_a_stack_of_layers_is_refused():
     model = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]))
     with pytest.raises(UnsupportedModelError, match="takes no token ids"):
         resolve(model, "resnet")
+
+
+def test_a_model_that_needs_more_than_token_ids_is_refused_and_the_one_inside_it_is_not():
+    model = tiny_model("blip-2", AutoModelForImageTextToText)
+    with pytest.raises(UnsupportedModelError, match=r"needs pixel_values too.* wrap the language model inside it"):
+        resolve(model, "blip-2")
+    inside = TransformerBridge.boot_transformers(hf_model=model.language_model)
+    assert inside(torch.tensor([[3, 4, 5]])).shape[:2] == (1, 3)
 
 
 def test_a_vocabulary_of_a_few_tokens_is_enough():

@@ -244,7 +244,7 @@ class PartMethods(Run):
             incl_mid: the streams between attention and MLP too.
             positions: positions; an int drops their axis.
             batch_slice: rows of the batch; an int drops their axis.
-            lens: what is done to a stream first, given with its layer (a tuned lens).
+            lens: what is done to a stream before the last first, given with its layer (a tuned lens).
             apply_ln, vocab, targets, return_type, top_k, chunk_size, enable_grad: see `ReadoutOptions`.
 
         Raises:

@@ -87,6 +87,8 @@ class HookPoint(nn.Module):
         tensor([1., 1.])
     """
 
+    _told: tuple[Live, ...] = ()  # who is told when hooks come and go
+
     def __init__(self) -> None:
         super().__init__()
         self.fwd_hooks: list[LensHandle] = []
@@ -181,7 +183,7 @@ class HookPoint(nn.Module):
         self.__dict__["fwd_hooks" if dir == "fwd" else "bwd_hooks"] = handles
         self._announce()
 
-    # --- who is told ------------------------------------------------------------------------------------------------
+    # --- telling who looks ------------------------------------------------------------------------------------------
 
     def announce_to(self, live: Live) -> None:
         """From now on tell `live` when hooks come and go."""
@@ -200,7 +202,7 @@ class HookPoint(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in ("fwd_hooks", "bwd_hooks") and "_told" in self.__dict__:  # lists that a client took away or put back
+        if name in ("fwd_hooks", "bwd_hooks"):  # lists that a client takes away or puts back
             self._announce()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -75,7 +75,13 @@ class BridgeBlocks(BridgeWeights, HookedRootModule):
         return [(layer, block) for layer, block in found if submodule in self.block_submodules(layer)]
 
     def layer_types(self) -> list[str]:
-        """What each block computes with, norms aside: "attn+mlp", "ssm" (a state space), "ssm+mlp"."""
+        """What each block computes with, norms aside: "attn+mlp", "ssm" (a state space), "ssm+mlp".
+
+        Example:
+            >>> from transformer_lens import TransformerBridge
+            >>> TransformerBridge.boot_transformers("demo", device="cpu").layer_types()
+            ['attn+mlp', 'attn+mlp', 'attn+mlp', 'attn+mlp']
+        """
         parts = [self.block_submodules(layer) for layer in range(len(self.blocks))]
         return ["+".join(_WORDS[name] for name in names if name in _WORDS) for names in parts]
 

@@ -221,4 +221,5 @@ class HookedEncoderDecoder(EncoderFace, NativeEncoderDecoder):
         decoder = self._reading(input, one_zero_attention_mask, keep=True)
         tokens = generation.generate(decoder, self.start_tokens(decoder.states.shape[0]), options)
         is_text = return_type == "str" or (return_type == "input" and not isinstance(input, Tensor))
-        return as_text(self.codec, tokens, one=tokens.shape[0] == 1) if is_text else tokens
+        one = tokens.shape[0] == 1 and not isinstance(input, list)
+        return as_text(self.codec, tokens, one) if is_text else tokens

@@ -110,6 +110,16 @@ def make_tracr_transformer_bridge_config(model: CompiledProgram) -> TransformerB
 
     Raises:
         UnsupportedProgramError: its outputs are numbers, not categories.
+
+    Example:
+        >>> from types import SimpleNamespace as Of
+        >>> table = {"embeddings": np.eye(3)}
+        >>> sizes = Of(num_layers=0, num_heads=1, key_size=3, mlp_hidden_size=1, causal=False, layer_norm=False)
+        >>> program = Of(params={"token_embed": table, "pos_embed": table}, model_config=sizes,
+        ...              residual_labels=["one", "out:a", "out:b"], output_encoder=Of(encoding_map={"a": 0, "b": 1}))
+        >>> cfg = make_tracr_transformer_bridge_config(program)
+        >>> cfg.d_model, cfg.d_vocab_out, cfg.attention_dir
+        (3, 2, 'bidirectional')
     """
     sizes = model.model_config
     d_vocab, d_model = np.shape(model.params["token_embed"]["embeddings"])
@@ -141,6 +151,17 @@ def make_tracr_transformer_bridge_state_dict(
     Raises:
         UnsupportedProgramError: outputs that are numbers, or layer norms.
         ConfigurationError: as `make_tracr_categorical_unembed`.
+
+    Example:
+        A program without layers, as above:
+
+        >>> from types import SimpleNamespace as Of
+        >>> table = {"embeddings": np.eye(3)}
+        >>> sizes = Of(num_layers=0, num_heads=1, key_size=3, mlp_hidden_size=1, causal=False, layer_norm=False)
+        >>> program = Of(params={"token_embed": table, "pos_embed": table}, model_config=sizes,
+        ...              residual_labels=["one", "out:a", "out:b"], output_encoder=Of(encoding_map={"a": 0, "b": 1}))
+        >>> make_tracr_transformer_bridge_state_dict(program)["unembed.W_U"].tolist()
+        [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
     """
     sizes = model.model_config
     if sizes.layer_norm:

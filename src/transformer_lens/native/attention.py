@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.hooks import HookPoint, is_live
-from transformer_lens.native.activations import apply_softcap
+from transformer_lens.native.attention_steps import AttentionSteps
 from transformer_lens.native.frame import Frame
 from transformer_lens.native.key_value_cache import LayerPast
 from transformer_lens.native.layout import heads_in, heads_out, project_in, project_out
@@ -21,7 +21,7 @@ from transformer_lens.native.positions import alibi_slopes, log_stretch, make_ro
 from transformer_lens.weights.factored_matrix import FactoredMatrix
 
 
-class Attention(nn.Module):
+class Attention(AttentionSteps):
     """Multi-head attention (arXiv 1706.03762), with as many key and value heads as query heads.
 
     Scores and pattern exist only while somebody looks at them; else torch's fused attention runs.
@@ -29,7 +29,11 @@ class Attention(nn.Module):
     Attributes:
         W_Q, W_K, W_V: [head, d_model, d_head]; W_O: [head, d_head, d_model].
         b_Q, b_K, b_V: [head, d_head]; b_O: [d_model].
+        q_norm, k_norm: norms of queries and keys, with cfg.use_qk_norm alone.
     """
+
+    q_norm: LayerNorm | RMSNorm
+    k_norm: LayerNorm | RMSNorm
 
     def __init__(self, cfg: HookedTransformerConfig, attn_type: str = "global", layer_id: int | None = None):
         super().__init__()
@@ -112,17 +116,9 @@ class Attention(nn.Module):
         if frame is None:
             offset = 0 if past_kv_cache_entry is None else past_kv_cache_entry.length
             frame = Frame.make(query_input.shape[1], query_input.device, attention_mask, offset)
-        q = self.hook_q(_project(query_input, self.W_Q, self.b_Q))
-        k = self.hook_k(_project(key_input, *self.key_weights()))
-        v = self.hook_v(_project(value_input, *self.value_weights()))
-        if self.cfg.use_qk_norm:
-            q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
-        if (clip := self.cfg.clip_qkv) is not None:
-            q, k, v = clamp_qkv(q, k, v, clip)
+        q, k, v = self.calculate_qkv_matrices(query_input, key_input, value_input)
         if self.rotary is not None:
-            rotary = self.rotary
-            if self.cfg.use_dynamic_ntk_rope or self.cfg.longrope_short_factors is not None:
-                rotary = make_rotary(self.cfg, self.window is not None, frame.reach)
+            rotary = self.rotary_of(frame)
             angles = frame.angles(rotary)
             q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
             if self.cfg.use_logn_attn and self.cfg.train_seq_length is not None:
@@ -137,25 +133,30 @@ class Attention(nn.Module):
         summed: Tensor = result.sum(-2) + self.b_O
         return summed
 
-    @property
-    def causal(self) -> bool:
-        """Whether a query sees no later keys."""
-        return self.cfg.attention_dir == "causal"
-
-    @property
-    def scale(self) -> float:
-        """What scores are divided by."""
-        scale = self.cfg.attn_scale if self.cfg.use_attn_scale else 1.0
-        if self.cfg.scale_attn_by_inverse_layer_idx and self.layer_id is not None:
-            scale *= self.layer_id + 1
-        return scale
+    def calculate_qkv_matrices(
+        self,
+        query_input: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch new_key *key_head d_model"],
+        value_input: Float[Tensor, "batch new_key *value_head d_model"],
+    ) -> tuple[
+        Float[Tensor, "batch pos head d_head"],
+        Float[Tensor, "batch new_key kv_head d_head"],
+        Float[Tensor, "batch new_key kv_head d_head"],
+    ]:
+        """Queries, keys and values after their hooks, norms and clipping, before rotation."""
+        q = self.hook_q(_project(query_input, self.W_Q, self.b_Q))
+        k = self.hook_k(_project(key_input, *self.key_weights()))
+        v = self.hook_v(_project(value_input, *self.value_weights()))
+        if self.cfg.use_qk_norm:
+            q, k = _flat_norm(self.q_norm, q), _flat_norm(self.k_norm, k)
+        if (clip := self.cfg.clip_qkv) is not None:
+            q, k, v = clamp_qkv(q, k, v, clip)
+        return q, k, v
 
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, frame: Frame, additive: Tensor | None
     ) -> Float[Tensor, "batch pos head d_head"]:
-        copies = self.cfg.n_heads // k.shape[2]
-        if copies > 1:
-            k, v = k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
+        k, v = self._each_head(k), self._each_head(v)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [batch, head, pos, d_head]
         bias = self._bias(q, k, additive)
         looked_at = is_live(self.hook_attn_scores) or is_live(self.hook_pattern)
@@ -170,9 +171,7 @@ class Attention(nn.Module):
     def _mix_in_the_open(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, frame: Frame
     ) -> Float[Tensor, "batch head query d_head"]:
-        if q.dtype in _NARROW:
-            q, k = q.float(), k.float()
-        scores = apply_softcap((q / self.scale) @ k.transpose(-1, -2), self.cfg.attn_scores_soft_cap)
+        scores = self.scores(q, k)
         mask = frame.mask(q.shape[2], self.causal, self.window, scores.dtype)
         hidden = _sum(bias, mask)
         if hidden is not None:
@@ -208,7 +207,6 @@ class Attention(nn.Module):
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
 
-_NARROW = (torch.float16, torch.bfloat16)
 _GROUPED = {"W_K": "_W_K", "W_V": "_W_V", "b_K": "_b_K", "b_V": "_b_V"}
 
 

@@ -216,10 +216,6 @@ class ConditionedDecoder:
         """The logits of the last position."""
         return self.model.logits(residual)[:, -1:]
 
-    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
-        """The logits of all positions of a decoder's tokens."""
-        return self.model.logits(self.decoded(tokens))
-
     def decoded(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """The stream after the decoder's layers, of these tokens."""
         frame = Frame.make(tokens.shape[1], tokens.device)

@@ -38,10 +38,11 @@ class Rotary:
         cos, sin = (a.to(x.dtype) for a in angles)
         width = 2 * len(self.frequencies)
         turned, rest = (x, None) if width == x.shape[-1] else (x[..., :width], x[..., width:])
-        turned = turned * cos + self._quarter_turn(turned) * sin
+        turned = turned * cos + self.quarter_turn(turned) * sin
         return turned if rest is None else torch.cat([turned, rest], -1)
 
-    def _quarter_turn(self, x: Tensor) -> Tensor:
+    def quarter_turn(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """x with each pair of dimensions (a, b) as (-b, a)."""
         if self.adjacent:
             return torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
         first, second = x.chunk(2, -1)

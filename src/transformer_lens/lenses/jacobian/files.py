@@ -80,9 +80,11 @@ def read(path: str | PathLike[str]) -> Stored:
 
 def _safetensors(path: str | PathLike[str]) -> Stored:
     with safe_open(path, framework="pt") as file:
-        about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+        header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    _need(path, about, ("n_prompts", "d_model", "metadata"))
+    names = ("n_prompts", "d_model", "metadata")
+    _need(path, header, names)
+    about = {name: json.loads(header[name]) for name in names}
     embedding = tensors.pop(EMBEDDING, None)
     jacobians = {int(name.removeprefix("J.")): matrix for name, matrix in tensors.items()}
     return Stored(jacobians, about["n_prompts"], about["d_model"], about["metadata"], embedding)

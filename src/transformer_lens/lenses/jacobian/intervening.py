@@ -52,9 +52,11 @@ class Intervening(LensVectors):
         Raises:
             ValueError: no such layer or token, or its lens vector is zero.
         """
-        (one,) = token_ids(model, token)
+        found = token_ids(model, token)
+        if len(found) > 1:
+            raise ValueError(f"token is one token; got {found}. Steer along each with hooks of its own.")
         return [
-            steering_hook(layer, self._directions(model, one, layer)[0], alpha, positions)
+            steering_hook(layer, self._directions(model, found, layer)[0], alpha, positions)
             for layer in self._layers(model, layers)
         ]
 

@@ -181,11 +181,17 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
     """A few token ids, none with a meaning of its own, as the arguments of a model's forward pass.
 
     Raises:
-        UnsupportedModelError: it takes none.
+        UnsupportedModelError: it takes none, or cannot do without something else.
     """
     takes = inspect.signature(model.forward).parameters
     if "input_ids" not in takes:
         raise UnsupportedModelError(f"{type(model).__name__} takes no token ids, so it is no language model.")
+    more = [name for name, parameter in takes.items() if _is_needed(parameter) and not name.endswith("input_ids")]
+    if more:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot run on token ids alone: it needs {', '.join(more)} too. A bridge looks at "
+            "a model that has no spec while it runs on token ids: wrap the language model inside it."
+        )
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     options = {"use_cache": False} if any_keyword or "use_cache" in takes else {}
     vocabulary = model.config.get_text_config(decoder=True).to_dict().get("vocab_size") or 64
@@ -204,6 +210,10 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
     if model.config.is_encoder_decoder:
         return {"input_ids": some(ENCODER_POSITIONS), "decoder_input_ids": some(POSITIONS), **options}
     return {"input_ids": some(POSITIONS), **options}
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
 
 
 def _special_ids(fields: Mapping[str, Any]) -> Iterator[int]:
