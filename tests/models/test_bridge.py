@@ -374,6 +374,19 @@ def test_weights_read_and_write_through_to_the_model(bridge):
 
 
 @torch.no_grad()
+def test_an_assignment_reaches_the_model_or_is_an_error():
+    model = hf_model("llama")
+    bridge = TransformerBridge.boot_transformers(hf_model=model)
+    shown = bridge.blocks[0].attn.q.original_component
+    bridge.blocks[0].attn.q.weight = nn.Parameter(torch.zeros_like(shown.weight))
+    assert not shown.weight.any()
+    assert "weight" not in bridge.blocks[0].attn.q._parameters
+    with pytest.raises(UnknownNameError, match=r"is known to hold blocks\.0\.attn\.b_Q"):
+        bridge.blocks[0].attn.b_Q = torch.zeros(4, 6)
+    with pytest.raises(TypeError, match="cannot assign"):
+        bridge.blocks[0].attn.q.weight = torch.zeros_like(shown.weight)
+
+
 def test_a_part_can_be_called_and_its_hooks_run(bridge):
     stream = torch.randn(1, 4, 32)
     plain = bridge.blocks[0].mlp(stream)

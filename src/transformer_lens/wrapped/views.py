@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from transformer_lens.hooks import HookPoint
 
 if TYPE_CHECKING:
     from transformer_lens.wrapped.host import WrappedHost
+
+_WEIGHT = re.compile(r"_?[Wb]_\w+|w|b")  # what canonical weights are called
 
 
 class View(nn.Module):
@@ -63,12 +66,19 @@ class View(nn.Module):
         child = self._modules.get(name) if "_modules" in self.__dict__ else None
         if isinstance(child, View) and isinstance(value, nn.Module):
             child.put(value)
-        elif isinstance(value, Tensor) and self.prefix and self.host.weights.has(self.prefix + name):
+        elif isinstance(value, Tensor) and self.prefix and _WEIGHT.fullmatch(name):
             self.host.weights.write(self.prefix + name, value, self.layer)
+        elif isinstance(value, Tensor) and (component := self._shows(name)) is not None:
+            setattr(component, name, value)
         else:
             super().__setattr__(name, value)
             if isinstance(value, nn.Module):
                 self.host.rescan()
+
+    def _shows(self, parameter: str) -> nn.Module | None:
+        """HF's module, if it has this parameter."""
+        component = self.original_component if "path" in self.__dict__ else None
+        return component if component is not None and parameter in component._parameters else None
 
     def put(self, module: nn.Module) -> None:
         """Put a client's module in the place of HF's (the one restructuring there is); this view itself restores it.
