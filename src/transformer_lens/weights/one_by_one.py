@@ -98,11 +98,11 @@ def distribute(state: Mapping[str, Tensor], parts: Mapping[str, Any], level: int
             part = part[int(number)]
         parent, _, leaf = rest.rpartition(".")
         owner = get_nested_attr(part, parent) if parent else part
-        setattr(owner, leaf, tensor)
-        if leaf in vars(owner):  # it became an attribute, as the model has no weight of this name
-            delattr(owner, leaf)
+        try:
+            setattr(owner, leaf, tensor)
+        except UnknownNameError as error:
             if tensor.any():
-                raise WeightsError(f"This model has no {name}, and it is not zero.")
+                raise WeightsError(f"This model has no {name}, and it is not zero.") from error
         log.log(level, "%s: %s", name, tuple(tensor.shape))
 
 
